@@ -1,0 +1,3 @@
+"""worldloop: a learned video world that remembers, behind the Gymnasium interface."""
+
+__version__ = "0.1.0"
