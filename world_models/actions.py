@@ -39,7 +39,9 @@ class ActionSpec:
         if self.kind not in ("discrete", "box"):
             raise ConfigError(f"An action spec is 'discrete' or 'box', not {self.kind!r}.")
         if len(self.names) != len(self.motion) or any(len(m) != MOTION_DIM for m in self.motion):
-            raise ConfigError(f"An action spec needs one motion of {MOTION_DIM} numbers for each of its {len(self.names)} names.")
+            raise ConfigError(
+                f"An action spec needs one motion of {MOTION_DIM} numbers for each of its {len(self.names)} names."
+            )
 
     @property
     def n(self) -> int:
@@ -60,16 +62,31 @@ class ActionSpec:
         dtype = torch.int64 if self.kind == "discrete" else torch.float32
         tensor = torch.as_tensor(actions, device=device)
         if self.kind == "discrete" and tensor.is_floating_point():
-            raise ValueError(f"Actions of this world are integers 0 … {self.n - 1} ({', '.join(self.names)}); got {tensor.dtype}.")
+            raise ValueError(f"Actions of this world are integers 0 … {self.n - 1}; got {tensor.dtype}.")
         tensor = tensor.to(dtype)
         if tuple(tensor.shape) != (*batch, *self.shape):
             raise ValueError(f"Expected actions of shape {(*batch, *self.shape)}, got {tuple(tensor.shape)}.")
         if self.kind == "discrete":
             if tensor.numel() and not bool(((tensor >= 0) & (tensor < self.n)).all()):
-                raise ValueError(f"Actions of this world are 0 … {self.n - 1} ({', '.join(self.names)}); got {tensor.flatten().tolist()[:8]}.")
+                raise ValueError(
+                    f"Actions of this world are 0 … {self.n - 1} ({', '.join(self.names)}); "
+                    f"got {tensor.flatten().tolist()[:8]}."
+                )
         elif not bool((tensor.abs() <= 1 + 1e-6).all()):
-            raise ValueError(f"Actions of this world lie in [-1, 1] per coordinate ({', '.join(self.names)}); got values outside it.")
+            raise ValueError(
+                f"Actions of this world lie in [-1, 1] per coordinate ({', '.join(self.names)}); got values outside it."
+            )
         return tensor
+
+    @property
+    def step_length(self) -> float:
+        """The longest nominal translation of one action, in world units (1 where nothing translates)."""
+        return max((sum(x * x for x in m[:3]) ** 0.5 for m in self.motion), default=0.0) or 1.0
+
+    @property
+    def step_angle(self) -> float:
+        """The largest nominal rotation of one action, in radians (1 where nothing rotates)."""
+        return max((max(abs(m[3]), abs(m[4])) for m in self.motion), default=0.0) or 1.0
 
     def nominal_motion(self, actions: Tensor) -> Tensor:
         """Motion (..., 5), float32, that actions (..., *shape) ask for on free ground."""
@@ -98,18 +115,18 @@ def key_class(motion: Tensor, threshold: float = 1e-3) -> Tensor:
     return ((forward * 3 + left) * 3 + yaw) * 3 + pitch
 
 
-def motion_magnitudes(motion: Tensor, length: float = 1.0, angle: float = 1.0, threshold: float = 1e-3) -> Tensor:
+def motion_magnitudes(motion: Tensor, length: float = 1.0, angle: float = 1.0, threshold: float = 0.05) -> Tensor:
     """RELIC's 13 non-negative magnitudes (..., 13) for motions (..., 5).
 
     Order: forward, back, left, right, up, down, yaw left, yaw right, pitch up, pitch down, roll left, roll right,
     static. Translations are divided by ``length`` and rotations by ``angle`` (the mean step of the data); a canonical
-    camera has no roll, so those two are zero. ``static`` is 1 when nothing moves.
+    camera has no roll, so those two are zero. ``static`` is 1 when nothing moves by more than ``threshold`` of a step.
     """
     scale = motion.new_tensor([length, length, length, angle, angle])
     scaled = motion / scale
     scaled = torch.cat([scaled, torch.zeros_like(scaled[..., :1])], -1)
     pairs = torch.stack([scaled.clamp(min=0), (-scaled).clamp(min=0)], -1).flatten(-2)
-    static = (motion.abs() <= threshold).all(-1, keepdim=True).to(motion.dtype)
+    static = (scaled.abs() <= threshold).all(-1, keepdim=True).to(motion.dtype)
     return torch.cat([pairs, static], -1)
 
 

@@ -1,1 +1,1 @@
-
+"""Perception: frames to latents and back."""

@@ -1,1 +1,1 @@
-
+"""Prediction: the video model and the heads that go before and after it."""

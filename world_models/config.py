@@ -1,0 +1,134 @@
+"""What a world model is made of: one typed configuration, and the presets that fill it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from ..errors import ConfigError
+from .actions import ActionSpec
+from .perception.autoencoder import AutoencoderConfig, latent_grid
+from .prediction.cdit import CDiTConfig
+
+Preset = Literal["tiny", "small", "base", "large", "xl"]
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Everything that shapes a world model's parameters and its behaviour."""
+
+    frame_size: tuple[int, int]
+    """Height and width of frames in pixels, multiples of 8."""
+    actions: ActionSpec
+    """The action space of the real world it was recorded in."""
+    fov: float = math.pi / 2
+    """Horizontal field of view in radians."""
+    denoising_steps: int = 2
+    """Euler steps per imagined frame; more is sharper and slower, one gives the mean of what could be."""
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    cdit: CDiTConfig = field(default_factory=CDiTConfig)
+
+    def __post_init__(self) -> None:
+        latent_grid(self.frame_size)
+        if self.denoising_steps < 1:
+            raise ConfigError(f"A world needs at least one denoising step, got {self.denoising_steps}.")
+        if not 0 < self.fov < math.pi:
+            raise ConfigError(f"The field of view must lie between 0 and pi radians, got {self.fov}.")
+
+    @property
+    def context(self) -> int:
+        """K, the number of recent frames the video model sees."""
+        return len(self.cdit.context)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w)."""
+        return (self.autoencoder.channels, *latent_grid(self.frame_size))
+
+    def with_overrides(self, **overrides: Any) -> WorldConfig:
+        """The same parameters used differently.
+
+        Raises:
+            ConfigError: the field is unknown, or changing it would not fit the trained parameters.
+        """
+        allowed = {"context", "denoising_steps"}
+        unknown = sorted(set(overrides) - allowed)
+        if unknown:
+            raise ConfigError(f"A loaded world lets you override {sorted(allowed)}, not {unknown}.")
+        config = self
+        if "context" in overrides:
+            pools = tuple(overrides.pop("context"))
+            if untrained := sorted({*pools} - {1, *self.cdit.context}):
+                raise ConfigError(f"This world has no trained packing rate for pool sizes {untrained}.")
+            config = replace(config, cdit=replace(self.cdit, context=pools))
+        return replace(config, **overrides)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> WorldConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            ConfigError: fields are missing, unknown or of the wrong kind.
+        """
+        try:
+            height, width = data["frame_size"]
+            parts = dict(data)
+            parts["frame_size"] = (int(height), int(width))
+            parts["actions"] = ActionSpec.from_json(data["actions"])
+            autoencoder = dict(data["autoencoder"])
+            autoencoder["widths"] = tuple(autoencoder["widths"])
+            autoencoder["decoder_blocks"] = tuple(autoencoder["decoder_blocks"])
+            parts["autoencoder"] = AutoencoderConfig(**autoencoder)
+            parts["cdit"] = CDiTConfig(**{**data["cdit"], "context": tuple(data["cdit"]["context"])})
+            return cls(**parts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"This is not the configuration of a world of this version: {error!r}.") from error
+
+
+@dataclass(frozen=True)
+class _Size:
+    frame_size: tuple[int, int]
+    autoencoder: AutoencoderConfig
+    cdit: CDiTConfig
+    denoising_steps: int
+
+
+_WIDE = AutoencoderConfig(channels=16, widths=(128, 256, 512), encoder_blocks=2, decoder_blocks=(3, 3, 3))
+_SIZES: dict[Preset, _Size] = {
+    "tiny": _Size((48, 64), AutoencoderConfig(), CDiTConfig(5, 160, 5), 2),
+    "small": _Size((96, 128), AutoencoderConfig(widths=(64, 128, 256)), CDiTConfig(12, 384, 6), 4),
+    "base": _Size((256, 256), _WIDE, CDiTConfig(12, 768, 12, patch=2), 8),
+    "large": _Size((256, 256), _WIDE, CDiTConfig(24, 1024, 16, patch=2), 8),
+    "xl": _Size((352, 640), _WIDE, CDiTConfig(28, 1152, 16, patch=2), 8),
+}
+
+
+def preset(name: Preset, actions: ActionSpec, frame_size: tuple[int, int] | None = None) -> WorldConfig:
+    """The configuration of a preset for an action space.
+
+    ``tiny`` trains on two processor cores in about an hour at 48x64; ``small`` is CDiT-S at 96x128; ``base``, ``large``
+    and ``xl`` are CDiT-B, -L and -XL at 256x256 and 352x640 (a grid of 22x40 tokens, WorldPack's).
+
+    Args:
+        name: preset.
+        actions: the real world's action space.
+        frame_size: height and width in pixels, where they differ from the preset's own.
+
+    Raises:
+        ConfigError: unknown preset, or a frame size that does not fit it.
+    """
+    if name not in _SIZES:
+        raise ConfigError(f"Unknown preset {name!r}; choose one of {', '.join(_SIZES)}.")
+    size = _SIZES[name]
+    return WorldConfig(
+        frame_size=frame_size or size.frame_size,
+        actions=actions,
+        denoising_steps=size.denoising_steps,
+        autoencoder=size.autoencoder,
+        cdit=size.cdit,
+    )

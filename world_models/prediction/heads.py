@@ -1,0 +1,55 @@
+"""The heads around the video model: where the action leads, and what it is worth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..actions import KEY_CLASSES, MAGNITUDES
+
+
+class PoseHead(nn.Module):
+    """Pose before picture: the motion an action really makes, seen from the last frame.
+
+    Predicts a correction to the nominal motion (walls stop a walker), zero at the start of training. Trained with an
+    absolute loss, whose optimum is the median: stopped *or* not, rather than half-way through the wall.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int], width: int = 192) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(channels, 48, 3, padding=1)
+        self.reduce = nn.Conv2d(48, 16, 1)
+        self.keys = nn.Embedding(KEY_CLASSES, width)
+        self.join = nn.Linear(16 * grid[0] * grid[1] + MAGNITUDES, width)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, 5)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, last: Tensor, keys: Tensor, magnitudes: Tensor) -> Tensor:
+        """Correction (B, 5), in units of the mean step, for last latents (B, C, h, w), keys (B,), magnitudes (B, 13)."""
+        seen = self.reduce(F.silu(self.look(last))).flatten(1)
+        x = F.silu(self.join(torch.cat([F.silu(seen), magnitudes], 1)) + self.keys(keys))
+        correction: Tensor = self.out(F.silu(self.hidden(x)))
+        return correction
+
+
+class OutcomeHead(nn.Module):
+    """Reward and continuation of a transition (z_t, a_t, z_{t+1}), as DIAMOND's separate reward/end network."""
+
+    def __init__(self, channels: int, grid: tuple[int, int], width: int = 192) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(2 * channels, 64, 3, padding=1)
+        self.again = nn.Conv2d(64, 32, 3, padding=1)
+        self.join = nn.Linear(32 * grid[0] * grid[1] + MAGNITUDES, width)
+        self.out = nn.Linear(width, 2)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, last: Tensor, latents: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward (B,) in units of the reward scale, and continue logit (B,)."""
+        x = F.silu(self.look(torch.cat([last, latents], 1)))
+        x = F.silu(self.again(x)).flatten(1)
+        reward, logit = self.out(F.silu(self.join(torch.cat([x, magnitudes], 1)))).unbind(1)
+        return reward, logit

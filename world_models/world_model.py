@@ -1,0 +1,187 @@
+"""`WorldModel`: the learned video world, behind start / observe / imagine / render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .actions import key_class, motion_magnitudes
+from .config import WorldConfig
+from .noise import normal
+from .perception.autoencoder import Autoencoder, latent_grid, to_frames, to_pictures
+from .pose import POSE_DIM, motion_between, move
+from .prediction.cdit import CDiT
+from .prediction.flow import integrate
+from .prediction.heads import OutcomeHead, PoseHead
+from .state import WorldState
+from .world import ImaginedStep
+
+
+class WorldModel(nn.Module):
+    """A learned world: sees frames, remembers them, and imagines what an action would show.
+
+    Implements `World`. Everything is a batch of B worlds; nothing is kept between calls but the `WorldState` passed in.
+
+    Args:
+        config: shape and behaviour.
+
+    Example:
+        >>> state = world.observe(world.start(1), frames, actions, poses)   # frames (1, T, H, W, 3) uint8
+        >>> state, step = world.imagine(state, [1])                         # one imagined step forward
+        >>> picture = world.render(step.latents)[0]                         # (H, W, 3) uint8
+    """
+
+    def __init__(self, config: WorldConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.actions = config.actions
+        self.frame_size = config.frame_size
+        self.directory: Path | None = None
+        channels, grid = config.autoencoder.channels, latent_grid(config.frame_size)
+        self.autoencoder = Autoencoder(config.autoencoder)
+        self.cdit = CDiT(config.cdit, channels, grid, config.fov)
+        self.pose_head = PoseHead(channels, grid)
+        self.outcome_head = OutcomeHead(channels, grid)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.autoencoder.latent_mean.device
+
+    def start(self, batch_size: int, seeds: Any = None) -> WorldState:
+        """``batch_size`` worlds with an empty memory.
+
+        Args:
+            batch_size: B >= 1.
+            seeds: (B,) integers that all noise comes from; default 0 … B-1.
+
+        Raises:
+            ValueError: no world asked for, or not one seed each.
+        """
+        if batch_size < 1:
+            raise ValueError(f"At least one world is needed, got {batch_size}.")
+        seeds = torch.arange(batch_size) if seeds is None else torch.as_tensor(seeds, dtype=torch.int64)
+        if tuple(seeds.shape) != (batch_size,):
+            raise ValueError(f"Expected {batch_size} seeds, got shape {tuple(seeds.shape)}.")
+        return WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device)
+
+    def observe(self, state: WorldState, frames: Any, actions: Any, poses: Any) -> WorldState:
+        """Real experience in (perceive, remember).
+
+        Args:
+            state: B worlds.
+            frames: (B, T, H, W, 3) uint8.
+            actions: (B, T, ...) in the world's own action space; action t led to frame t. The first, on an empty
+                memory, is ignored.
+            poses: (B, T, 5) float64 canonical pose of every frame.
+
+        Raises:
+            ValueError: a shape, type or action that does not fit this world.
+        """
+        pictures = self._frames(frames, leading=2)
+        b, t = pictures.shape[:2]
+        if b != state.batch_size or t < 1:
+            raise ValueError(f"Expected frames of {state.batch_size} worlds and at least one frame each, got {b}x{t}.")
+        self.actions.check(actions, (b, t), self.device)
+        track = torch.as_tensor(poses, dtype=torch.float64, device=self.device)
+        if tuple(track.shape) != (b, t, POSE_DIM):
+            raise ValueError(f"Expected poses of shape {(b, t, POSE_DIM)}, got {tuple(track.shape)}.")
+        before = torch.where((state.step > 0).view(-1, 1), state.pose, track[:, 0])
+        motions = motion_between(torch.cat([before.unsqueeze(1), track[:, :-1]], 1), track).to(torch.float32)
+        k = self.config.context
+        latents = self.encode(pictures[:, -k:].flatten(0, 1)).unflatten(0, (b, -1))
+        kept = latents.shape[1]
+
+        def shift(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old, new[:, -kept:].to(old.dtype)], 1)[:, -k:]
+
+        return WorldState(
+            seeds=state.seeds,
+            step=state.step + t,
+            pose=track[:, -1],
+            latents=shift(state.latents, latents),
+            poses=shift(state.poses, track),
+            motions=shift(state.motions, motions),
+            valid=shift(state.valid, torch.ones(b, kept, dtype=torch.bool, device=self.device)),
+        )
+
+    def imagine(self, state: WorldState, actions: Any, pose: Any = None) -> tuple[WorldState, ImaginedStep]:
+        """One imagined step (predict, evaluate): the pose first, then the picture, then what it is worth.
+
+        Args:
+            state: B worlds, each of which has seen at least one frame to continue from.
+            actions: (B, ...) in the world's own action space.
+            pose: (B, 5) canonical pose of the frame to imagine; replaces the predicted one.
+
+        Returns:
+            The state one frame later, and the step.
+
+        Raises:
+            ValueError: actions or pose that do not fit this world.
+        """
+        b, spec = state.batch_size, self.actions
+        asked = spec.nominal_motion(spec.check(actions, (b,), self.device))
+        keys = key_class(asked)
+        last = state.latents[:, -1]
+        if pose is None:
+            motion = asked + self.motion_correction(last, keys, asked)
+            arrived = move(state.pose, motion.to(torch.float64))
+        else:
+            arrived = torch.as_tensor(pose, dtype=torch.float64, device=self.device)
+            if tuple(arrived.shape) != (b, POSE_DIM):
+                raise ValueError(f"Expected poses of shape {(b, POSE_DIM)}, got {tuple(arrived.shape)}.")
+            motion = motion_between(state.pose, arrived).to(torch.float32)
+        magnitudes = self.magnitudes(motion)
+        k = self.config.context
+        time = torch.arange(-k, 0, device=self.device).expand(b, k)
+        context = self.cdit.context(state.latents, torch.zeros(b, k, device=self.device), time, state.poses[..., 3], state.valid)
+        noise = normal(state.seeds, state.step, self.config.latent_shape)
+        latents, mean = integrate(
+            lambda x, moment: self.cdit(x, moment, keys, magnitudes, arrived[:, 3], context),
+            noise,
+            self.config.denoising_steps,
+        )
+        reward, logit = self.outcome_head(last, latents, magnitudes)
+        step = ImaginedStep(
+            latents=latents,
+            pose=arrived,
+            reward=reward,
+            continues=logit.sigmoid(),
+            uncertainty=(latents - mean).square().mean((1, 2, 3)).sqrt(),
+        )
+        return state.append(latents, arrived, motion), step
+
+    def render(self, latents: Tensor) -> Tensor:
+        """Pictures (B, H, W, 3) uint8 of latents (B, C, h, w)."""
+        return to_frames(self.autoencoder.decode(latents))
+
+    def encode(self, frames: Any) -> Tensor:
+        """Latents (B, C, h, w) of frames (B, H, W, 3) uint8.
+
+        Raises:
+            ValueError: frames of another size or type.
+        """
+        return self.autoencoder.encode(to_pictures(self._frames(frames, leading=1)))
+
+    def magnitudes(self, motion: Tensor) -> Tensor:
+        """RELIC's 13 magnitudes (B, 13) of motions (B, 5), in units of this world's steps."""
+        return motion_magnitudes(motion, self.actions.step_length, self.actions.step_angle)
+
+    def motion_correction(self, last: Tensor, keys: Tensor, asked: Tensor) -> Tensor:
+        """What the pose head adds to the motion asked for (B, 5), in world units and radians."""
+        length, angle = self.actions.step_length, self.actions.step_angle
+        correction: Tensor = self.pose_head(last, keys, self.magnitudes(asked))
+        return correction * correction.new_tensor([length, length, length, angle, angle])
+
+    def _frames(self, frames: Any, leading: int) -> Tensor:
+        tensor = torch.as_tensor(frames, device=self.device)
+        if tensor.dtype != torch.uint8 or tensor.ndim != leading + 3 or tuple(tensor.shape[leading:]) != (*self.frame_size, 3):
+            expected = ("B", "T")[:leading] + (*self.frame_size, 3)
+            raise ValueError(
+                f"This world sees uint8 frames of shape ({', '.join(map(str, expected))}), "
+                f"got {tensor.dtype} {tuple(tensor.shape)}."
+            )
+        return tensor
