@@ -41,7 +41,7 @@ def psnr(predicted: Any, true: Any) -> FloatArray:
 def ssim(predicted: Any, true: Any) -> FloatArray:
     """Structural similarity (...) of each uint8 frame (..., H, W, 3) against its true frame.
 
-    Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5, data range pinned at 255.
+    Wang et al. 2004: Gaussian window of 11 pixels, sigma 1.5, data range pinned at full brightness.
 
     Raises:
         ValueError: the two are not uint8 frames of the same shape, or are smaller than the window.
@@ -51,7 +51,7 @@ def ssim(predicted: Any, true: Any) -> FloatArray:
         return np.empty(lead)
     if min(a.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs frames of at least 11 x 11 pixels, got {tuple(a.shape[-2:])}.")
-    similarity = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
+    similarity = structural_similarity_index_measure(a / 255, b / 255, data_range=1.0, reduction="none")
     assert isinstance(similarity, Tensor)
     return _shaped(similarity.reshape(-1), lead)
 
@@ -176,15 +176,14 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
 
 def _pair(predicted: Any, true: Any) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    a, b = torch.as_tensor(predicted).cpu(), torch.as_tensor(true).cpu()
+    a, b = (x.cpu() if isinstance(x, Tensor) else torch.from_numpy(np.array(x)) for x in (predicted, true))
     if a.shape != b.shape or a.ndim < 3 or a.shape[-1] != 3 or {a.dtype, b.dtype} != {torch.uint8}:
         raise ValueError(
             "Expected two arrays of uint8 frames (..., H, W, 3) of one shape, "
             f"got {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}."
         )
     lead = tuple(a.shape[:-3])
-    # float64: SSIM subtracts squared means from mean squares, and float32 errs visibly on flat walls.
-    first, second = (t.reshape(-1, *t.shape[-3:]).permute(0, 3, 1, 2).to(torch.float64) for t in (a, b))
+    first, second = (t.reshape(-1, *t.shape[-3:]).permute(0, 3, 1, 2).to(torch.float32) for t in (a, b))
     return first, second, lead
 
 

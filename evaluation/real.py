@@ -1,0 +1,45 @@
+"""The real world a learned one is held against: DoomRooms at the world's frame size, and who walks in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from ..errors import ConfigError
+from ..rollouts.splits import Split
+from ..world_models.world import World
+from .clips import Policy
+
+
+def doom_rooms(world: World, split: Split) -> gym.Env[Any, Any]:
+    """DoomRooms on maps of ``split``, without a reward or an end, at the frame size of ``world``."""
+    height, width = world.frame_size
+    return gym.make("worldloop/DoomRooms-v0", task="explore", split=split, height=height, width=width)
+
+
+def waypoint_walker(env: gym.Env[Any, Any], seed: int) -> Policy:
+    """The waypoint explorer, for one clip."""
+    raise NotImplementedError
+
+
+def check_fits(world: World, env: gym.Env[Any, Any]) -> None:
+    """Refuse a real environment that ``world`` cannot be compared with.
+
+    Raises:
+        ConfigError: another frame size, or another action space.
+    """
+    shape = env.observation_space.shape
+    if shape != (*world.frame_size, 3):
+        raise ConfigError(f"This world draws frames {(*world.frame_size, 3)}, the real environment {shape}.")
+    space, spec = env.action_space, world.actions
+    fits = (
+        isinstance(space, gym.spaces.Discrete) and int(space.n) == spec.n
+        if spec.kind == "discrete"
+        else isinstance(space, gym.spaces.Box) and space.shape == spec.shape
+    )
+    if not fits:
+        raise ConfigError(
+            f"This world knows {spec.n} {spec.kind} actions ({', '.join(spec.names)}), "
+            f"the environment has {space}."
+        )
