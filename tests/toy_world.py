@@ -1,7 +1,7 @@
 """An exact world with known dynamics, imagined (`ToyWorld`) and real (`ToyEnv`).
 
-A square arena without inner walls. The picture of a pose is a bar code of it, from which the pose can be read back.
-Both worlds share `ToyArena`, so a plan that is optimal in one is optimal in the other.
+A square arena without inner walls. The picture of a pose is a bar code of it, from which the pose can be read
+back. Both worlds share `ToyArena`, so a plan that is optimal in one is optimal in the other.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldloop.envs.contexts import Contexts
 from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.noise import normal
 from worldloop.world_models.pose import POSE_DIM, motion_between, move
@@ -256,3 +257,20 @@ def standing_at(world: ToyWorld, *poses: Any, seeds: Any = None) -> WorldState:
     dtype = torch.int64 if world.actions.kind == "discrete" else torch.float32
     nothing = torch.zeros(len(poses), 1, *world.actions.shape, dtype=dtype)
     return world.observe(world.start(len(poses), seeds), frames, nothing, track)
+
+
+def toy_contexts(arena: ToyArena, n: int = 6, length: int = 5, seed: int = 0) -> Contexts:
+    """Random walks far from the goal, recorded in the toy arena."""
+    rng = np.random.default_rng(seed)
+    frames, actions, poses = [], [], []
+    for _ in range(n):
+        if arena.actions.kind == "discrete":
+            walked = rng.integers(arena.actions.n, size=length)
+        else:
+            walked = rng.uniform(-1, 1, (length, *arena.actions.shape)).astype(np.float32)
+        seen, track = walk(arena, [*rng.uniform(100, 180, 2), 0, rng.uniform(-3, 3), 0], walked[1:])
+        frames.append(seen[0].numpy())
+        poses.append(track[0].numpy())
+        actions.append(walked)
+    seeds = np.arange(n, dtype=np.int64)
+    return Contexts(np.stack(frames), np.stack(actions), np.stack(poses), seeds, arena.actions, "train")

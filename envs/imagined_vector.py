@@ -1,0 +1,258 @@
+"""`ImaginedVectorEnv`: B learned worlds in one batch, as a Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..world_models.state import WorldState
+from ..world_models.world import World
+from .contexts import Contexts
+from .episodes import Episodes
+from .imagination import Imagination, Observation, draw_seed, read_options
+
+_Array = NDArray[Any]
+_Infos = dict[str, Any]
+
+
+class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
+    """``num_envs`` imagined worlds on one device, stepped by one call of one model.
+
+    World i behaves as `ImaginedEnv` alone does with the i-th seed, whatever the others do.
+
+    Example:
+        >>> import gymnasium as gym, worldloop
+        >>> envs = gym.make_vec(
+        ...     "worldloop/Imagined-v0", num_envs=64, vectorization_mode="vector_entry_point",
+        ...     world="doom-rooms-tiny", max_episode_steps=100,
+        ... )
+        >>> frames, infos = envs.reset(seed=0)
+        >>> frames, rewards, terminated, truncated, infos = envs.step(envs.action_space.sample())
+
+    ``reset(seed=s)`` gives world i the seed ``s + i``; a sequence gives each its own. ``options``:
+    ``context`` (an index or one for each world), ``state`` (a `WorldState` of ``num_envs`` worlds, or bytes),
+    and ``reset_mask`` (bool array (num_envs,)) to reset some worlds only. With a mask, ``context`` and
+    ``state`` still have a row for each world. ``infos`` holds arrays (num_envs, ...) with their masks, as
+    Gymnasium's own vector environments do.
+
+    Args:
+        world: name or directory of a learned world, or a world itself.
+        num_envs: B, the number of worlds.
+        contexts: recorded starts; default: those that came with the world.
+        max_episode_steps: time limit after which an episode is truncated; None for none.
+        observation: ``"frame"`` or ``"latent"``.
+        device: where to load a world given by name.
+        autoreset_mode: what happens after an episode's last step. ``NEXT_STEP``: its next step ignores the
+            action, begins the next episode and returns its first observation with reward 0. ``SAME_STEP``:
+            the next episode begins at once; ``infos["final_obs"]`` and ``infos["final_info"]`` hold the end
+            of the last one. ``DISABLED``: the caller resets, with ``reset_mask``.
+        render_mode: ``"rgb_array"`` or None.
+
+    Raises:
+        ConfigError: arguments that contradict each other or the world.
+        WorldFormatError: no such world, or a damaged one.
+        DataError: no such contexts, or damaged ones.
+    """
+
+    def __init__(
+        self,
+        world: str | Path | World,
+        num_envs: int = 1,
+        contexts: str | Path | Contexts | None = None,
+        max_episode_steps: int | None = None,
+        observation: Observation = "frame",
+        device: str = "cpu",
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ConfigError(f"A vector environment needs num_envs >= 1, got {num_envs}.")
+        imagination = Imagination(world, contexts, max_episode_steps, observation, device, render_mode)
+        self._set_up(imagination, num_envs, AutoresetMode(autoreset_mode), render_mode)
+
+    def _set_up(
+        self, imagination: Imagination, num_envs: int, autoreset_mode: AutoresetMode, render_mode: str | None
+    ) -> None:
+        self.imagination = imagination
+        self.num_envs = num_envs
+        self.autoreset_mode = autoreset_mode
+        self.render_mode = render_mode
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": 10,
+            "autoreset_mode": autoreset_mode,
+        }
+        self.single_action_space = imagination.action_space
+        self.single_observation_space = imagination.observation_space
+        self.action_space = batch_space(imagination.action_space, num_envs)
+        self.observation_space = batch_space(imagination.observation_space, num_envs)
+        self._episodes: Episodes | None = None
+
+    @property
+    def state(self) -> WorldState:
+        """The present state of all worlds, a batch of ``num_envs``."""
+        return self._running.world
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[_Array, _Infos]:
+        """Begin an episode in every world, or where ``options["reset_mask"]`` holds.
+
+        Raises:
+            ValueError: seeds or options of another length, unknown, or contradicting each other.
+        """
+        options = dict(options or {})
+        mask = self._reset_mask(options.pop("reset_mask", None))
+        context, state = read_options(options, self.num_envs)
+        seeds, numbers = self._next_seeds(seed)
+        rows = torch.from_numpy(mask)
+        begun = self.imagination.begin(
+            seeds[rows],
+            numbers[rows],
+            None if context is None else context.to(seeds.device)[rows],
+            None if state is None else state[rows],
+        )
+        self._episodes = begun if mask.all() else self._running.put(rows.to(seeds.device), begun)
+        return self.imagination.observe(self._episodes), self._infos(self._episodes, mask)
+
+    def step(self, actions: _Array) -> tuple[_Array, _Array, _Array, _Array, _Infos]:
+        """One imagined step of every world: observations, rewards, terminations, truncations, infos.
+
+        Raises:
+            ValueError: an action outside the space.
+            gymnasium.error.ResetNeeded: no episodes have begun, or some are over and nobody resets them.
+        """
+        before = self._running
+        if self.autoreset_mode is AutoresetMode.DISABLED and bool(before.done.any()):
+            raise gym.error.ResetNeeded(
+                f"The episodes of worlds {before.done.nonzero().flatten().tolist()} are over: "
+                "reset them with reset(options={'reset_mask': …}) before the next step()."
+            )
+        checked = self.imagination.world.actions.check(actions, (self.num_envs,), before.world.device)
+        # Only worlds whose episode goes on are imagined: a reset step costs no denoising.
+        over = before.done
+        resetting = bool(over.any())
+        after, outcome = (
+            self.imagination.step(before[~over], checked[~over])
+            if resetting
+            else self.imagination.step(before, checked)
+        )
+        rewards = np.zeros(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
+        alive = (~over).cpu().numpy()
+        rewards[alive] = outcome.reward.cpu().numpy()
+        terminated[alive] = outcome.terminated.cpu().numpy()
+        truncated[alive] = outcome.truncated.cpu().numpy()
+        if resetting:
+            after = before.put(~over, after).put(over, self.imagination.begin_next(before[over]))
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and bool(after.done.any()):
+            return self._reset_same_step(after, rewards, terminated, truncated)
+        self._episodes = after
+        return self.imagination.observe(after), rewards, terminated, truncated, self._infos(after)
+
+    def _reset_same_step(
+        self, ended: Episodes, rewards: _Array, terminated: _Array, truncated: _Array
+    ) -> tuple[_Array, _Array, _Array, _Array, _Infos]:
+        mask = ended.done.cpu().numpy()
+        finals = ended[ended.done]
+        self._episodes = ended.put(ended.done, self.imagination.begin_next(finals))
+        infos = self._infos(self._episodes)
+        infos["final_obs"] = np.full(self.num_envs, None, dtype=object)
+        for index, observation in zip(np.flatnonzero(mask), self.imagination.observe(finals), strict=True):
+            infos["final_obs"][index] = observation
+        infos["final_info"] = self._infos(ended, mask)
+        infos["_final_obs"], infos["_final_info"] = mask.copy(), mask.copy()
+        return self.imagination.observe(self._episodes), rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """The newest frame (H, W, 3) of each world, or None without a render mode."""
+        return tuple(self.imagination.render(self._running)) if self.render_mode == "rgb_array" else None
+
+    def fork(self, index: int, n: int) -> ImaginedVectorEnv:
+        """``n`` worlds that continue world ``index``, as a vector environment of their own with the same
+        model.
+
+        They share its past and its seed: equal actions give equal futures. This environment is left as it is.
+
+        Raises:
+            IndexError: no such world.
+            ValueError: n < 1.
+        """
+        if not -self.num_envs <= index < self.num_envs:
+            raise IndexError(f"World {index} does not exist: this environment has {self.num_envs}.")
+        if n < 1:
+            raise ValueError(f"fork(index, n) needs n >= 1, got {n}.")
+        forked = ImaginedVectorEnv.__new__(ImaginedVectorEnv)
+        forked._set_up(self.imagination, n, self.autoreset_mode, self.render_mode)
+        forked._episodes = self._running[[index % self.num_envs] * n]
+        return forked
+
+    def snapshot(self, index: int | None = None) -> bytes:
+        """All episodes as they stand, or only world ``index``, which `ImaginedEnv.restore` reads too."""
+        return (self._running if index is None else self._running[[index]]).snapshot()
+
+    def restore(self, snapshot: bytes) -> tuple[_Array, _Infos]:
+        """Go on from a `snapshot` of ``num_envs`` worlds; returns the observations and infos of its moment.
+
+        Raises:
+            WorldFormatError: the bytes are damaged, or hold something else.
+            ValueError: they hold another number of episodes, or another kind of world.
+        """
+        self._episodes = self.imagination.restore(snapshot, self.num_envs)
+        return self.imagination.observe(self._episodes), self._infos(self._episodes)
+
+    @property
+    def _running(self) -> Episodes:
+        if self._episodes is None:
+            raise gym.error.ResetNeeded("No episodes have begun: call reset() first.")
+        return self._episodes
+
+    def _reset_mask(self, mask: Any) -> NDArray[np.bool_]:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        array = np.asarray(mask)
+        if array.dtype != np.bool_ or array.shape != (self.num_envs,) or not array.any():
+            raise ValueError(
+                f"reset_mask is a boolean array of shape ({self.num_envs},) with at least one True; "
+                f"got {mask!r}."
+            )
+        return array
+
+    def _next_seeds(self, seed: int | Sequence[int | None] | None) -> tuple[Tensor, Tensor]:
+        """Seeds and episode numbers (num_envs,) of the next episodes, were all worlds reset."""
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
+            given: list[int | None] = [int(seed) + i for i in range(self.num_envs)]
+        else:
+            given = [None] * self.num_envs if seed is None else list(seed)
+        if len(given) != self.num_envs:
+            raise ValueError(f"Expected one seed for each of {self.num_envs} worlds, got {len(given)}.")
+        running, device = self._episodes, self.imagination.world.device
+        if running is None:
+            seeds = torch.from_numpy(self.np_random.integers(2**63 - 1, size=self.num_envs)).to(device)
+            numbers = torch.zeros_like(seeds)
+        else:
+            seeds, numbers = running.seed.clone(), running.episode + 1
+        for i, value in enumerate(given):
+            if value is not None:
+                seeds[i], numbers[i] = draw_seed(seeding.np_random(value)[0]), 0
+        return seeds, numbers
+
+    def _infos(self, episodes: Episodes, mask: NDArray[np.bool_] | None = None) -> _Infos:
+        mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
+        infos: _Infos = {}
+        for name, values in self.imagination.info(episodes).items():
+            infos[name], infos[f"_{name}"] = values, mask.copy()
+            infos[name][~mask] = 0
+        return infos

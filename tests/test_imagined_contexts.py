@@ -1,0 +1,106 @@
+"""`Contexts` are recorded pieces, saved exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy_world import AXES, KEYS, ToyArena, ToyEnv, toy_contexts
+
+from worldloop.envs.contexts import Contexts
+from worldloop.errors import DataError
+from worldloop.rollouts.episode import Episode
+from worldloop.rollouts.metadata import DatasetInfo
+from worldloop.rollouts.store import DatasetWriter, RolloutDataset, open_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> RolloutDataset:
+    """Four recorded walks of 4, 9, 12 and 30 frames, one for each map seed 0 … 3."""
+    path = tmp_path_factory.mktemp("walks") / "data"
+    writer = DatasetWriter.create(path, DatasetInfo("Toy-v0", {}, (36, 48), KEYS, "train"))
+    env, rng = ToyEnv(), np.random.default_rng(0)
+    for map_seed, length in enumerate([4, 9, 12, 30]):
+        actions = rng.integers(KEYS.n, size=length)
+        actions[0] = 0
+        frame, info = env.reset(seed=map_seed)
+        frames, poses = [frame], [info["pose"]]
+        for action in actions[1:]:
+            frame, _, _, _, info = env.step(action)
+            frames.append(frame)
+            poses.append(info["pose"])
+        no = np.zeros(length, bool)
+        rewards = np.zeros(length, np.float32)
+        writer.add(
+            Episode(np.stack(frames), actions, np.stack(poses), rewards, no, no, no, no, map_seed=map_seed)
+        )
+    return open_dataset(path)
+
+
+def test_pieces_are_windows_of_the_recorded_episodes(dataset):
+    contexts = Contexts.from_dataset(dataset, 12, 5, seed=1)
+    assert len(contexts) == 12 and contexts.length == 5 and contexts.split == "train"
+    for i in range(12):
+        episode = dataset.episode(int(contexts.map_seeds[i]))
+        starts = [
+            s for s in range(len(episode) - 4) if np.array_equal(episode.poses[s : s + 5], contexts.poses[i])
+        ]
+        assert any(
+            np.array_equal(episode.frames[s : s + 5], contexts.frames[i])
+            and np.array_equal(episode.actions[s : s + 5], contexts.actions[i])
+            for s in starts
+        )
+
+
+def test_episodes_take_turns_and_short_ones_are_left_out(dataset):
+    contexts = Contexts.from_dataset(dataset, 6, 5)
+    assert sorted(contexts.map_seeds) == [1, 1, 2, 2, 3, 3]
+
+
+def test_the_choice_is_reproducible(dataset):
+    first, second, other = (Contexts.from_dataset(dataset, 6, 5, seed=s) for s in (4, 4, 5))
+    assert np.array_equal(first.frames, second.frames)
+    assert not np.array_equal(first.poses, other.poses)
+
+
+def test_impossible_wishes_are_refused(dataset):
+    with pytest.raises(DataError, match="at most 29"):
+        Contexts.from_dataset(dataset, 1, 30)
+    with pytest.raises(ValueError):
+        Contexts.from_dataset(dataset, 0, 5)
+
+
+@pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])
+def test_saving_and_loading_is_lossless(tmp_path, spec):
+    contexts = toy_contexts(ToyArena(actions=spec))
+    contexts.save(tmp_path / "contexts.safetensors")
+    loaded = Contexts.load(tmp_path / "contexts.safetensors")
+    for name in ("frames", "actions", "poses", "map_seeds"):
+        a, b = getattr(contexts, name), getattr(loaded, name)
+        assert np.array_equal(a, b) and a.dtype == b.dtype
+    assert loaded.action_spec == spec and loaded.split == "train"
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path):
+    path = tmp_path / "contexts.safetensors"
+    with pytest.raises(DataError, match="no file"):
+        Contexts.load(path)
+    toy_contexts(ToyArena()).save(path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"{}" + whole):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"contexts\.safetensors"):
+            Contexts.load(path)
+
+
+def test_arrays_that_do_not_belong_together_are_refused():
+    contexts = toy_contexts(ToyArena())
+    with pytest.raises(DataError, match="poses"):
+        replace(contexts, poses=contexts.poses[:, 1:])
+    with pytest.raises(DataError, match="actions"):
+        replace(contexts, actions=contexts.actions.astype(np.float64))
+    with pytest.raises(DataError, match="at least one"):
+        replace(
+            contexts, **{k: getattr(contexts, k)[:0] for k in ("frames", "actions", "poses", "map_seeds")}
+        )
