@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ..envs.explorers import Explorer
 from ..errors import ConfigError
 from .progress import Progress, silent
-
-Policy = Callable[[Any, dict[str, Any]], Any]
-"""Chooses an action from an observation and its info."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,19 @@ class Clips:
         actions: (N, T, ...) the action that led to each frame; the first of a clip led nowhere and is zero.
         poses: (N, T, 5) float64 canonical.
         maps: (N,) int64 map seed of each clip: the clusters of every interval.
+        seeds: (N,) int64 ``reset`` seed that, with the map and the actions, repeats each clip.
     """
 
     frames: NDArray[np.uint8]
     actions: NDArray[Any]
     poses: NDArray[np.float64]
     maps: NDArray[np.int64]
+    seeds: NDArray[np.int64]
 
 
 def record_clips(
     env: gym.Env[Any, Any],
-    policy: Callable[[gym.Env[Any, Any], int], Policy],
+    explorer: Explorer,
     maps: Sequence[int],
     length: int,
     seed: int = 0,
@@ -46,7 +46,7 @@ def record_clips(
 
     Args:
         env: a real environment with uint8 frames and ``info["pose"]``; takes ``options={"map_seed": …}``.
-        policy: makes the walker of one clip from the environment and a seed.
+        explorer: chooses the actions; reset for every clip.
         maps: map seeds; a seed that occurs twice gives two clips of that map from different starts.
         length: frames a clip.
         seed: of starts and walkers.
@@ -55,15 +55,15 @@ def record_clips(
     Raises:
         ConfigError: an episode ended before ``length`` frames.
     """
-    frames, actions, poses = [], [], []
+    frames, actions, poses, seeds = [], [], [], []
     for i, map_seed in enumerate(maps):
         clip_seed = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         observation, info = env.reset(seed=clip_seed, options={"map_seed": int(map_seed)})
-        act = policy(env, clip_seed)
+        explorer.reset(env, np.random.default_rng(clip_seed))
         none = np.zeros(env.action_space.shape or (), env.action_space.dtype)
         clip, led, path = [observation], [none], [info["pose"]]
         while len(clip) < length:
-            action = act(observation, info)
+            action = explorer.act(observation, info)
             observation, _, terminated, truncated, info = env.step(action)
             clip.append(observation)
             led.append(np.asarray(action, env.action_space.dtype))
@@ -76,5 +76,12 @@ def record_clips(
         frames.append(np.stack(clip))
         actions.append(np.stack(led))
         poses.append(np.stack(path))
+        seeds.append(clip_seed)
         progress("recording real clips", i + 1, len(maps))
-    return Clips(np.stack(frames), np.stack(actions), np.stack(poses), np.asarray(maps, np.int64))
+    return Clips(
+        np.stack(frames),
+        np.stack(actions),
+        np.stack(poses),
+        np.asarray(maps, np.int64),
+        np.asarray(seeds, np.int64),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..envs.explorers import Explorer, WaypointExplorer
 from ..files import write_json
 from ..rollouts.splits import seed_range
 from ..world_models.state import WorldState
 from ..world_models.world import World
-from .clips import Clips, Policy, record_clips
+from .clips import Clips, record_clips
 from .comparison import CompareConfig, CompareReport, Imagined, score
 from .comparison_pictures import draw
 from .progress import Progress, silent
-from .real import check_fits, doom_rooms, waypoint_walker
+from .real import check_fits, doom_rooms
 
 
 def compare(
@@ -29,7 +29,7 @@ def compare(
     out: Path,
     *,
     env: gym.Env[Any, Any] | None = None,
-    policy: Callable[[gym.Env[Any, Any], int], Policy] = waypoint_walker,
+    explorer: Explorer | None = None,
     progress: Progress = silent,
 ) -> CompareReport:
     """Hold ``world`` against the real one; write ``compare.json``, a figure and clips into ``out``.
@@ -42,7 +42,7 @@ def compare(
         config: what to measure.
         out: directory for the report; made if missing.
         env: the real environment; default DoomRooms, task explore, at the world's frame size.
-        policy: makes the walker of a clip; default the waypoint explorer.
+        explorer: walks the clips; default the waypoint explorer.
         progress: told how far it is.
 
     Raises:
@@ -55,7 +55,7 @@ def compare(
         seeds = np.random.default_rng(config.seed).choice(held_out, config.maps, replace=False)
         clips = record_clips(
             real,
-            policy,
+            explorer or WaypointExplorer(),
             np.tile(seeds, config.clips_per_map).tolist(),
             config.context + config.horizon,
             config.seed,

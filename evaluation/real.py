@@ -1,4 +1,4 @@
-"""The real world a learned one is held against: DoomRooms at the world's frame size, and who walks in it."""
+"""The real world a learned one is held against: DoomRooms at its frame size, and whether the two fit."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ import gymnasium as gym
 from ..errors import ConfigError
 from ..rollouts.splits import Split
 from ..world_models.world import World
-from .clips import Policy
 
 
 def doom_rooms(world: World, split: Split) -> gym.Env[Any, Any]:
     """DoomRooms on maps of ``split``, without a reward or an end, at the frame size of ``world``."""
     height, width = world.frame_size
     return gym.make("worldloop/DoomRooms-v0", task="explore", split=split, height=height, width=width)
-
-
-def waypoint_walker(env: gym.Env[Any, Any], seed: int) -> Policy:
-    """The waypoint explorer, for one clip."""
-    raise NotImplementedError
 
 
 def check_fits(world: World, env: gym.Env[Any, Any]) -> None:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 from toy_world import ToyArena, ToyEnv, ToyWorld
 
+from worldloop.envs.explorers import FunctionPolicy
 from worldloop.errors import ConfigError
 from worldloop.evaluation.clips import record_clips
 from worldloop.evaluation.compare import compare, imagine_clips
@@ -24,9 +24,7 @@ ARENA = ToyArena(goal=(-1e6, 0.0))
 CONFIG = CompareConfig(maps=5, context=3, horizon=6, pictures=1, seed=4)
 
 
-def random_walker(env: gym.Env[Any, Any], seed: int) -> Any:
-    rng = np.random.default_rng(seed)
-    return lambda observation, info: int(rng.integers(7))
+WALKER = FunctionPolicy(lambda observation, info, rng: int(rng.integers(7)), "random")
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def env() -> ToyEnv:
 
 
 def test_an_exact_world_is_perfect(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, policy=random_walker)
+    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
     assert report.psnr.imagined.mean == (PSNR_CEILING,) * 6
     assert report.next_frame.imagined.estimate == PSNR_CEILING
     assert max(report.distance.mean) < 0.02 and max(report.heading.mean) < 0.01
@@ -43,9 +41,9 @@ def test_an_exact_world_is_perfect(env: ToyEnv, tmp_path: Path) -> None:
 
 
 def test_baselines_are_what_they_say(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, policy=random_walker)
+    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
     maps = np.random.default_rng(4).choice(np.arange(100_000, 200_000), 5, replace=False)
-    clips = record_clips(env, random_walker, maps.tolist(), 9, seed=4)
+    clips = record_clips(env, WALKER, maps.tolist(), 9, seed=4)
     copy = [psnr(clips.frames[:, 2], clips.frames[:, 3 + h]).mean() for h in range(6)]
     assert report.psnr.copying.mean == pytest.approx(copy)
     mean = np.round(clips.frames[:, :3].reshape(-1, 36, 48, 3).mean(0)).astype(np.uint8)
@@ -69,15 +67,15 @@ class Drifting(ToyWorld):
 
 
 def test_a_wrong_world_scores_worse_and_drifts(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(Drifting(ARENA), CONFIG, tmp_path, env=env, policy=random_walker)
+    report = compare(Drifting(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
     assert report.psnr.imagined.mean[-1] < PSNR_CEILING - 10
     assert report.heading.mean[-1] > report.heading.mean[0]
-    truth = compare(Drifting(ARENA), replace(CONFIG, poses="true"), tmp_path, env=env, policy=random_walker)
+    truth = compare(Drifting(ARENA), replace(CONFIG, poses="true"), tmp_path, env=env, explorer=WALKER)
     assert max(truth.distance.mean) == 0 and truth.psnr.imagined.mean[-1] == PSNR_CEILING
 
 
 def test_batch_size_changes_no_frame(env: ToyEnv) -> None:
-    clips = record_clips(env, random_walker, [100_001, 100_002, 100_003], 9)
+    clips = record_clips(env, WALKER, [100_001, 100_002, 100_003], 9)
     world = ToyWorld(ARENA, noise=3.0)
     together = imagine_clips(world, clips, CONFIG)
     alone = imagine_clips(world, clips, replace(CONFIG, batch=1))
@@ -85,14 +83,14 @@ def test_batch_size_changes_no_frame(env: ToyEnv) -> None:
 
 
 def test_clips_hold_the_action_that_led_to_each_frame(env: ToyEnv) -> None:
-    clips = record_clips(env, random_walker, [100_001], 8)
+    clips = record_clips(env, WALKER, [100_001], 8)
     pose = torch.as_tensor(clips.poses[0])
     arrived = ARENA.arrive(pose[:-1], torch.as_tensor(clips.actions[0, 1:]))
     assert torch.allclose(arrived, pose[1:])
 
 
 def test_the_report_is_json_with_its_pictures_beside_it(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, policy=random_walker)
+    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
     data = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
     assert data["config"]["horizon"] == 6 and len(data["psnr"]["imagined"]["mean"]) == 6
     assert set(data["files"]) == {"horizon.png", "clip-0.mp4", "clip-0.gif", "strip-0.png"}
@@ -102,20 +100,16 @@ def test_the_report_is_json_with_its_pictures_beside_it(env: ToyEnv, tmp_path: P
 
 def test_a_seed_repeats_the_report(env: ToyEnv, tmp_path: Path) -> None:
     first, second = (
-        compare(ToyWorld(ARENA, noise=3.0), CONFIG, tmp_path / n, env=env, policy=random_walker) for n in "ab"
+        compare(ToyWorld(ARENA, noise=3.0), CONFIG, tmp_path / n, env=env, explorer=WALKER) for n in "ab"
     )
     assert replace(first, provenance={}) == replace(second, provenance={})
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="draws frames"):
-        compare(
-            ToyWorld(ARENA), CONFIG, tmp_path, env=ToyEnv(ToyArena(frame_size=(40, 40))), policy=random_walker
-        )
+        compare(ToyWorld(ARENA), CONFIG, tmp_path, env=ToyEnv(ToyArena(frame_size=(40, 40))), explorer=WALKER)
     with pytest.raises(ConfigError, match="ended after 4 frames, but 9"):
-        compare(
-            ToyWorld(ARENA), CONFIG, tmp_path, env=ToyEnv(ARENA, max_episode_steps=3), policy=random_walker
-        )
+        compare(ToyWorld(ARENA), CONFIG, tmp_path, env=ToyEnv(ARENA, max_episode_steps=3), explorer=WALKER)
     with pytest.raises(ConfigError, match="not on 'train'"):
         CompareConfig(split="train")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="horizon must be at least 1"):
