@@ -98,8 +98,8 @@ def separation(pose: Pose, goal: Pose) -> tuple[float, float]:
 def greedy_action(spec: ActionSpec, pose: Pose, goal: Pose) -> Any | None:
     """The action that, on free ground, brings ``pose`` nearest to ``goal``; None when none does.
 
-    Nearness counts steps: distance in step lengths plus angle in step angles. This knows where it is and where
-    to go: a reference for planners on free ground. It does not walk round things.
+    Nearness counts steps: distance in step lengths plus angle in step angles. This knows where it is and
+    where to go: a reference for planners on free ground. It does not walk round things.
     """
     if spec.kind == "discrete":
         candidates: NDArray[Any] = np.arange(spec.n)
