@@ -1,0 +1,445 @@
+"""`DoomRoomsEnv`: generated rooms, drawn by a real game engine, behind the Gymnasium interface."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+
+from ...errors import ConfigError, DataError
+from ...rollouts.splits import Split, seed_range, split_of
+from ...world_models.actions import ActionSpec
+from .engine import FIXED, Engine, Place
+from .frames import AreaFilter
+from .layout import GENERATOR_VERSION, Layout, generate
+from .map_picture import draw_map
+from .tasks import Assignment, Level, Task
+from .wad import HOPS
+from .window import Window
+
+STEP_LENGTH = 25.0
+"""Map units of one move on free ground, exact to 1/65536 unit."""
+STEP_ANGLE = math.pi / 8
+"""Radians of one turn, exact."""
+EYE_HEIGHT = 41.0
+"""Height of the camera over the floor, in map units."""
+
+_MOTIONS = {
+    "noop": (0.0, 0.0, 0.0),
+    "forward": (1.0, 0.0, 0.0),
+    "back": (-1.0, 0.0, 0.0),
+    "strafe_left": (0.0, 1.0, 0.0),
+    "strafe_right": (0.0, -1.0, 0.0),
+    "turn_left": (0.0, 0.0, 1.0),
+    "turn_right": (0.0, 0.0, -1.0),
+}
+_STATE_FORMAT = "worldloop.doom-rooms/1"
+
+
+class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
+    """Rooms with doors, furniture and a goal; every map seed names another map.
+
+    Observations are pictures (H, W, 3) uint8. ``info`` holds, after `reset` and `step` alike, ``pose`` (float64 (5,),
+    the canonical pose of the picture), ``map_seed``, ``collided`` (the step was cut short or bent by something solid)
+    and ``success``. The world is static and its player has no inertia: at the same pose of the same map the picture
+    is the same to the last bit, in any process, and a move followed by its opposite leads back exactly.
+
+        env = gym.make("worldloop/DoomRooms-v0", task="find", level="near")
+        frame, info = env.reset(seed=0)
+        frame, reward, terminated, truncated, info = env.step(1)  # forward
+
+    Args:
+        task: ``"explore"`` (no reward), ``"find"`` (reach the goal: reward 1) or ``"return"`` (go away and come back
+            to the first pose: reward 1). Both of the latter cost `tasks.STEP_COST` per step.
+        level: for ``"find"``: the goal is in the room of the start (``"near"``), one door away (``"next"``), or
+            anywhere (``"far"``).
+        split: which map seeds `reset` draws from. Test maps are for reports only.
+        map_seeds: draw from these seeds of the split instead of from all.
+        actions: ``"discrete"``: one of `action_names`; or ``"continuous"``: (forward, strafe to the left, turn to the
+            left), each in [-1, 1] times `STEP_LENGTH` or `STEP_ANGLE`.
+        frame_size: height and width of an observation in pixels. The view spans 90 degrees horizontally at 4:3 and
+            wider; higher shapes are cut from the middle of that.
+        rows: rooms from south to north.
+        cols: rooms from west to east.
+        room_size: side of a room in map units.
+        props: pieces of furniture per room.
+        max_steps: steps after which an episode is truncated; by default it depends on task and level.
+        shaping: add a potential-based term to the reward (`tasks.Assignment`).
+        render_mode: ``"rgb_array"`` or ``"human"`` (a window).
+        render_size: height and width of what `render` shows, drawn by a second engine so that observations stay as
+            they are; by default the observation itself.
+
+    Raises:
+        ConfigError: arguments that make no environment.
+        EngineError: the engine could not start; and, from `reset` and `step`, it died. `reset` starts a new one.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
+
+    def __init__(
+        self,
+        task: Task = "explore",
+        level: Level = "near",
+        split: Split = "train",
+        map_seeds: Sequence[int] | None = None,
+        actions: Literal["discrete", "continuous"] = "discrete",
+        frame_size: tuple[int, int] = (48, 64),
+        rows: int = 2,
+        cols: int = 2,
+        room_size: int = 320,
+        props: int = 3,
+        max_steps: int | None = None,
+        shaping: bool = False,
+        render_mode: str | None = None,
+        render_size: tuple[int, int] | None = None,
+    ) -> None:
+        self._task = Assignment(task, level, shaping)
+        self._seeds = _check_seeds(split, map_seeds)
+        self._map_shape = {"rows": rows, "cols": cols, "room_size": room_size, "props": props}
+        self.frame_size = _check_size(frame_size, "frame_size")
+        self._render_size = (
+            self.frame_size if render_size is None else _check_size(render_size, "render_size")
+        )
+        self.max_steps = self._task.default_steps if max_steps is None else int(max_steps)
+        if self.max_steps < 1:
+            raise ConfigError(f"max_steps is at least 1; got {max_steps}.")
+        if task == "find" and level == "next" and rows * cols < 2:
+            raise ConfigError('Level "next" needs at least two rooms.')
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ConfigError(f"render_mode is None, 'rgb_array' or 'human'; got {render_mode!r}.")
+        self.render_mode = render_mode
+        self.action_names: tuple[str, ...] = ()
+        self.action_spec = _action_spec(actions)
+        self.action_space: gym.Space[Any]
+        if self.action_spec.kind == "discrete":
+            self.action_names = self.action_spec.names
+            self.action_space = gym.spaces.Discrete(self.action_spec.n)
+        else:
+            self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.observation_space = gym.spaces.Box(0, 255, (*self.frame_size, 3), np.uint8)
+
+        self._layout: Layout = generate(self._seeds[0], **self._map_shape)
+        self._engine: Engine | None = None
+        self._spectator: Engine | None = None
+        self._window: Window | None = None
+        self._filters: dict[tuple[tuple[int, int], tuple[int, int]], AreaFilter] = {}
+        self._path: list[np.ndarray] = []
+        self._steps = 0
+        self._collided = self._success = self._over = False
+        self._started = False
+
+    # Gymnasium's interface
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: makes the map and the start, and those of all later episodes, repeatable.
+            options: ``"map_seed"`` (any seed of any split) and ``"pose"`` (5,), each instead of a random one.
+
+        Raises:
+            ValueError: an option that does not exist, or a pose where the player does not fit.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        map_seed = options.pop("map_seed", None)
+        pose = options.pop("pose", None)
+        if options:
+            raise ValueError(
+                f"reset() knows the options 'map_seed' and 'pose'; got {', '.join(map(repr, options))}."
+            )
+        if map_seed is None:
+            map_seed = self._seeds[int(self.np_random.integers(len(self._seeds)))]
+        split_of(int(map_seed))
+        self._show(int(map_seed))
+        if pose is None:
+            x, y = self._task.draw_start(self._layout, self.np_random)
+            place = round(x * FIXED), round(y * FIXED), int(self.np_random.integers(FIXED))
+        else:
+            place = _place_of(pose)
+        self._put(place)
+        self._steps, self._path = 0, [self.pose]
+        self._collided = self._success = self._over = False
+        self._started = True
+        self._task.begin(self._layout, *self._planar())
+        self._after()
+        return self._observation(), self._info()
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Move, and see what comes of it.
+
+        Raises:
+            ValueError: an action outside the action space.
+            gymnasium.error.ResetNeeded: the episode is over or has not begun.
+        """
+        if not self._started or self._over:
+            raise gym.error.ResetNeeded("The episode is over or has not begun; call reset() before step().")
+        forward, left, turn = self._motion(action)
+        engine = self._live()
+        x, y, angle = engine.where()
+        yaw = angle * 2 * math.pi / FIXED
+        hop = STEP_LENGTH * FIXED / HOPS
+        dx = round(hop * (forward * math.cos(yaw) - left * math.sin(yaw)))
+        dy = round(hop * (forward * math.sin(yaw) + left * math.cos(yaw)))
+        wanted = (
+            x + HOPS * dx,
+            y + HOPS * dy,
+            (angle + round(turn * STEP_ANGLE * FIXED / (2 * math.pi))) % FIXED,
+        )
+        engine.move(dx, dy, wanted[2])
+        self._collided = engine.where() != wanted
+        self._steps += 1
+        self._path.append(self.pose)
+        verdict = self._task.judge(self._layout, *self._planar())
+        self._success = verdict.success
+        truncated = not verdict.success and self._steps >= self.max_steps
+        self._over = verdict.success or truncated
+        self._after()
+        return self._observation(), verdict.reward, verdict.success, truncated, self._info()
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """The view as a picture (``"rgb_array"``), or shown in the window (``"human"``)."""
+        if self.render_mode is None:
+            gym.logger.warn('render() shows nothing without render_mode="rgb_array" or "human".')
+            return None
+        if not self._started:
+            raise gym.error.ResetNeeded("There is nothing to render yet; call reset() first.")
+        picture = self._rendered()
+        if self.render_mode == "rgb_array":
+            return picture
+        if self._window is None:
+            self._window = Window("worldloop DoomRooms")
+        self._window.show(picture)
+        return None
+
+    def close(self) -> None:
+        """End the engines and remove their files. Closing twice is fine."""
+        for engine in (self._engine, self._spectator):
+            if engine is not None:
+                engine.close()
+        self._engine = self._spectator = None
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+        self._started = False
+
+    # What a real world offers beyond Gymnasium
+
+    @property
+    def layout(self) -> Layout:
+        """The map of this episode."""
+        return self._layout
+
+    @property
+    def generator_version(self) -> str:
+        """Version of the map generator; with a map seed and the map's shape it names a map."""
+        return GENERATOR_VERSION
+
+    @property
+    def pose(self) -> np.ndarray:
+        """Canonical pose (5,) float64 of the present picture."""
+        x, y, angle = self._live().where()
+        yaw = math.remainder(angle * 2 * math.pi / FIXED, 2 * math.pi)
+        yaw = -math.pi if yaw >= math.pi else yaw
+        return np.array([x / FIXED, y / FIXED, EYE_HEIGHT, yaw, 0.0])
+
+    @property
+    def path(self) -> np.ndarray:
+        """Poses (n, 5) float64 of this episode so far."""
+        return np.stack(self._path) if self._path else np.empty((0, 5))
+
+    def set_pose(self, pose: Any) -> np.ndarray:
+        """Put the player at ``pose`` (5,), exact to 1/65536 unit and turn, and return the picture there.
+
+        The episode goes on: neither a step is counted nor a reward given.
+
+        Raises:
+            ValueError: the player does not fit there, or the pose does not look level from `EYE_HEIGHT`.
+        """
+        self._put(_place_of(pose))
+        self._path.append(self.pose)
+        return self._observation()
+
+    def render_at(self, pose: Any) -> np.ndarray:
+        """The observation (H, W, 3) at ``pose`` (5,); the episode does not notice.
+
+        Raises:
+            ValueError: as `set_pose`.
+        """
+        before = self._live().where()
+        self._put(_place_of(pose))
+        observation = self._observation()
+        self._put(before)
+        return observation
+
+    def save_state(self) -> bytes:
+        """All of the environment's state, random numbers included; `load_state` continues exactly from there."""
+        state = {
+            "format": _STATE_FORMAT,
+            "map_seed": self._layout.map_seed,
+            "map_shape": self._map_shape,
+            "place": self._live().where(),
+            "steps": self._steps,
+            "flags": [self._collided, self._success, self._over],
+            "task": asdict(self._task),
+            "path": [pose.tolist() for pose in self._path],
+            "random": self.np_random.bit_generator.state,
+        }
+        return json.dumps(state).encode()
+
+    def load_state(self, data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+        """Continue from `save_state`, in this or another environment of the same shape; returns what `reset` returns.
+
+        Raises:
+            DataError: the bytes are damaged, or of another kind of environment.
+        """
+        try:
+            state = json.loads(data)
+            known = isinstance(state, dict) and state.get("format") == _STATE_FORMAT
+        except ValueError:
+            known = False
+        if not known:
+            raise DataError(
+                "These bytes are no state of a DoomRooms environment of this version of worldloop."
+            )
+        if state["map_shape"] != self._map_shape:
+            raise DataError(
+                f"This state is of maps of {state['map_shape']}; this environment has {self._map_shape}."
+            )
+        self._show(state["map_seed"])
+        self._put(tuple(state["place"]))
+        self._steps = state["steps"]
+        self._collided, self._success, self._over = state["flags"]
+        task = dict(state["task"])
+        self._task = Assignment(**{**task, "start": tuple(task["start"])})
+        self._path = [np.array(pose) for pose in state["path"]]
+        self.np_random.bit_generator.state = state["random"]
+        self._started = True
+        return self._observation(), self._info()
+
+    def map_picture(self, size: tuple[int, int] = (512, 512)) -> np.ndarray:
+        """The map from above with path, goal, start and heading: (height, width, 3) uint8."""
+        return draw_map(self._layout, self._path, _check_size(size, "size"))
+
+    # Inside
+
+    def _live(self) -> Engine:
+        if self._engine is None:
+            raise gym.error.ResetNeeded("The environment shows no map yet, or is closed; call reset() first.")
+        return self._engine
+
+    def _show(self, map_seed: int) -> None:
+        """Have the engine show the map of ``map_seed``, starting or replacing it when there is none that lives."""
+        if map_seed != self._layout.map_seed:
+            self._layout = generate(map_seed, **self._map_shape)
+        if self._engine is None or not self._engine.alive:
+            self._engine = Engine(self._layout, self.frame_size)
+        else:
+            self._engine.load(self._layout)
+
+    def _put(self, place: Place) -> None:
+        if not self._live().place(place):
+            x, y = place[0] / FIXED, place[1] / FIXED
+            raise ValueError(
+                f"The player does not fit at x {x:.2f}, y {y:.2f} of map {self._layout.map_seed}."
+            )
+
+    def _planar(self) -> tuple[float, float, float]:
+        pose = self.pose
+        return float(pose[0]), float(pose[1]), float(pose[3])
+
+    def _motion(self, action: Any) -> tuple[float, float, float]:
+        """(forward, left, turn) in [-1, 1] that ``action`` asks for."""
+        if self.action_spec.kind == "discrete":
+            if not self.action_space.contains(action):
+                raise ValueError(
+                    f"An action is 0 … {self.action_spec.n - 1} ({', '.join(self.action_names)}); got {action!r}."
+                )
+            return _MOTIONS[self.action_names[int(action)]]
+        values = np.asarray(action, np.float64)
+        if values.shape != (3,) or not bool((np.abs(values) <= 1 + 1e-6).all()):
+            raise ValueError(f"An action is (forward, left, turn), each in [-1, 1]; got {action!r}.")
+        forward, left, turn = values.tolist()
+        return forward, left, turn
+
+    def _observation(self) -> np.ndarray:
+        return self._shrunk(self._live(), self.frame_size)
+
+    def _shrunk(self, engine: Engine, size: tuple[int, int]) -> np.ndarray:
+        key = (engine.resolution, size)
+        if key not in self._filters:
+            self._filters[key] = AreaFilter(*key)
+        return self._filters[key](engine.picture())
+
+    def _rendered(self) -> np.ndarray:
+        if self._render_size == self.frame_size:
+            return self._observation()
+        if self._spectator is None or not self._spectator.alive:
+            self._spectator = Engine(self._layout, self._render_size)
+        self._spectator.load(self._layout)
+        self._spectator.place(self._live().where())
+        return self._shrunk(self._spectator, self._render_size)
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "pose": self.pose,
+            "map_seed": self._layout.map_seed,
+            "collided": self._collided,
+            "success": self._success,
+        }
+
+    def _after(self) -> None:
+        if self.render_mode == "human":
+            self.render()
+
+
+def _check_seeds(split: Split, map_seeds: Sequence[int] | None) -> Sequence[int]:
+    everything = seed_range(split)
+    if map_seeds is None:
+        return everything
+    if not len(map_seeds):
+        raise ConfigError("map_seeds needs at least one seed, or None for the whole split.")
+    strangers = [int(seed) for seed in map_seeds if seed not in everything]
+    if strangers:
+        raise ConfigError(
+            f"Map seed {strangers[0]} is not of the {split} split ({everything.start} … {everything.stop - 1}); "
+            "name its split."
+        )
+    return [int(seed) for seed in map_seeds]
+
+
+def _check_size(size: Sequence[int], name: str) -> tuple[int, int]:
+    if len(size) != 2 or not all(16 <= int(v) <= 1600 for v in size):
+        raise ConfigError(f"{name} is (height, width) in pixels, 16 to 1600 each; got {size!r}.")
+    return int(size[0]), int(size[1])
+
+
+def _action_spec(actions: str) -> ActionSpec:
+    if actions not in ("discrete", "continuous"):
+        raise ConfigError(f"actions is 'discrete' or 'continuous'; got {actions!r}.")
+
+    def motion(forward: float, left: float, turn: float) -> tuple[float, ...]:
+        return (forward * STEP_LENGTH, left * STEP_LENGTH, 0.0, turn * STEP_ANGLE, 0.0)
+
+    if actions == "discrete":
+        return ActionSpec("discrete", tuple(_MOTIONS), tuple(motion(*m) for m in _MOTIONS.values()))
+    names = ("forward", "strafe", "turn")
+    return ActionSpec("box", names, (motion(1, 0, 0), motion(0, 1, 0), motion(0, 0, 1)))
+
+
+def _place_of(pose: Any) -> Place:
+    """A canonical pose in the engine's own numbers."""
+    values = np.asarray(pose, np.float64)
+    if values.shape != (5,) or not bool(np.isfinite(values).all()):
+        raise ValueError(f"A pose is five finite numbers (x, y, z, yaw, pitch); got {pose!r}.")
+    x, y, z, yaw, pitch = values.tolist()
+    if abs(z - EYE_HEIGHT) > 1.0 or abs(pitch) > 0.01:
+        raise ValueError(f"The player looks level from height {EYE_HEIGHT}; got z {z} and pitch {pitch}.")
+    return round(x * FIXED), round(y * FIXED), round(yaw * FIXED / (2 * math.pi)) % FIXED
