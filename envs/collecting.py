@@ -136,8 +136,8 @@ class CollectConfig:
         ):
             allowed = seed_range(self.split)
             raise ConfigError(
-                f"Map seeds {self.map_seeds[0]} … {self.map_seeds[-1]} are not all of the {self.split} split, "
-                f"which is {allowed[0]} … {allowed[-1]}."
+                f"Map seeds {self.map_seeds[0]} … {self.map_seeds[-1]} are not all of the {self.split} split "
+                f"({allowed[0]} … {allowed[-1]})."
             )
 
     @property

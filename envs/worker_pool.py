@@ -7,7 +7,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -41,7 +41,9 @@ class _Process:
     task: int | None = None
 
 
-def run_tasks(factory: Callable[[], Worker], tasks: Sequence[int], workers: int) -> Iterator[tuple[int, Any]]:
+def run_tasks(
+    factory: Callable[[], Worker], tasks: Sequence[int], workers: int
+) -> Generator[tuple[int, Any], None, None]:
     """Do every task in one of ``workers`` spawned processes; yield (task, result) as they finish.
 
     However the iteration ends, no worker outlives it; and a worker whose parent was killed stops by itself.
