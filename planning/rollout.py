@@ -1,0 +1,143 @@
+"""Imagining what candidate plans lead to, through the `World` protocol alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from ..world_models.state import WorldState
+from ..world_models.world import ImaginedStep, World
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """What N candidate plans of H steps lead to in each of B worlds.
+
+    Attributes:
+        actions: (B, N, H, ...) in the world's action space.
+        poses: (B, N, H, 5) float64 canonical, after each action.
+        reward: (B, N, H).
+        continues: (B, N, H) in [0, 1], the probability that the episode goes on after the step.
+        uncertainty: (B, N, H) >= 0.
+        latents: (B, N, H, C, h, w), or None where no objective asked for them.
+    """
+
+    actions: Tensor
+    poses: Tensor
+    reward: Tensor
+    continues: Tensor
+    uncertainty: Tensor
+    latents: Tensor | None = None
+
+
+@dataclass
+class _Level:
+    """All futures of one length: their states and last steps, row by row, and where to find each."""
+
+    state: WorldState
+    step: ImaginedStep | None = None
+    row_of: dict[int, int] = field(default_factory=dict)
+
+
+class RolloutTree:
+    """Futures of B worlds, imagined once each.
+
+    The noise of a world is a function of its seed and step and not of the plan, so plans that begin alike
+    lead to the same states: with discrete actions the tree imagines each distinct beginning once, and
+    remembers it for later calls. That is exact, and what a batch of plans costs falls from N·H to the number
+    of its distinct beginnings. Plans of continuous actions share nothing; they are imagined in full and
+    forgotten.
+
+    Args:
+        world: where to imagine.
+        state: B worlds to begin from.
+        max_batch: worlds to imagine at a time, which bounds the memory of the model's activations.
+        share: whether plans that begin alike are imagined once; default: where actions are discrete.
+    """
+
+    def __init__(
+        self, world: World, state: WorldState, max_batch: int = 256, share: bool | None = None
+    ) -> None:
+        self._world = world
+        self._max_batch = max_batch
+        self._share = world.actions.kind == "discrete" if share is None else share
+        self._levels = [_Level(state)]
+        self.model_steps = 0
+        """Worlds imagined one step, so far."""
+        self.model_calls = 0
+        """Calls of `World.imagine`, so far."""
+
+    @torch.no_grad()
+    def roll_out(self, actions: Tensor, latents: bool = False) -> RolloutBatch:
+        """What plans ``actions`` (B, N, H, ...) lead to; with their latents if asked for."""
+        b, n, horizon = actions.shape[:3]
+        rows = torch.arange(b, device=actions.device).repeat_interleave(n)
+        steps = []
+        for depth in range(horizon):
+            rows = self._advance(depth, rows, actions[:, :, depth].flatten(0, 1))
+            step = self._levels[depth + 1].step
+            assert step is not None
+            steps.append((step, rows))
+
+        def along(name: str) -> Tensor:
+            flat = torch.stack([getattr(step, name)[at] for step, at in steps], 1)
+            return flat.view(b, n, *flat.shape[1:])
+
+        return RolloutBatch(
+            actions=actions,
+            poses=along("pose"),
+            reward=along("reward"),
+            continues=along("continues"),
+            uncertainty=along("uncertainty"),
+            latents=along("latents") if latents else None,
+        )
+
+    def _advance(self, depth: int, parents: Tensor, actions: Tensor) -> Tensor:
+        """Rows (M,) at ``depth + 1`` that ``actions`` lead to from rows ``parents`` (M,) at ``depth``."""
+        if not self._share:
+            self._levels[depth + 1 :] = [self._imagine(self._levels[depth].state, parents, actions)]
+            return torch.arange(len(parents), device=parents.device)
+        if depth + 1 == len(self._levels):
+            known: dict[int, int] = {}
+        else:
+            known = self._levels[depth + 1].row_of
+        keys = (parents * self._world.actions.n + actions).tolist()
+        new: list[int] = []
+        for position, key in enumerate(keys):
+            if key not in known:
+                known[key] = len(known)
+                new.append(position)
+        if new:
+            level = self._imagine(self._levels[depth].state, parents[new], actions[new])
+            if depth + 1 == len(self._levels):
+                level.row_of = known
+                self._levels.append(level)
+            else:
+                _extend(self._levels[depth + 1], level)
+        return torch.tensor([known[key] for key in keys], device=parents.device)
+
+    def _imagine(self, state: WorldState, rows: Tensor, actions: Tensor) -> _Level:
+        parts = []
+        for chosen, chunk in zip(
+            torch.split(rows, self._max_batch), torch.split(actions, self._max_batch), strict=True
+        ):
+            parts.append(_Level(*self._world.imagine(state[chosen], chunk)))
+            self.model_steps += len(chosen)
+            self.model_calls += 1
+        first, *others = parts
+        for part in others:
+            _extend(first, part)
+        return first
+
+
+def _extend(level: _Level, more: _Level) -> None:
+    assert level.step is not None and more.step is not None
+    level.state = WorldState.cat([level.state, more.state])
+    level.step = ImaginedStep(
+        **{
+            f.name: torch.cat([getattr(level.step, f.name), getattr(more.step, f.name)])
+            for f in fields(ImaginedStep)
+        }
+    )
