@@ -82,7 +82,8 @@ class WorldConfig:
             parts["actions"] = ActionSpec.from_json(data["actions"])
             autoencoder = dict(data["autoencoder"])
             autoencoder["widths"] = tuple(autoencoder["widths"])
-            autoencoder["decoder_blocks"] = tuple(autoencoder["decoder_blocks"])
+            for name in ("encoder_blocks", "decoder_blocks"):
+                autoencoder[name] = tuple(autoencoder[name])
             parts["autoencoder"] = AutoencoderConfig(**autoencoder)
             parts["cdit"] = CDiTConfig(**{**data["cdit"], "context": tuple(data["cdit"]["context"])})
             return cls(**parts)
@@ -98,7 +99,7 @@ class _Size:
     denoising_steps: int
 
 
-_WIDE = AutoencoderConfig(channels=16, widths=(128, 256, 512), encoder_blocks=2, decoder_blocks=(3, 3, 3))
+_WIDE = AutoencoderConfig(channels=16, widths=(128, 256, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3))
 _SIZES: dict[Preset, _Size] = {
     "tiny": _Size((48, 64), AutoencoderConfig(), CDiTConfig(5, 160, 5), 2),
     "small": _Size((96, 128), AutoencoderConfig(widths=(64, 128, 256)), CDiTConfig(12, 384, 6), 4),

@@ -29,7 +29,7 @@ def hash64(x: Tensor) -> Tensor:
 
 
 def uniform(seeds: Tensor, step: Tensor, shape: tuple[int, ...], stream: int = 0) -> Tensor:
-    """Uniform numbers in (0, 1), float32, of shape (B, *shape).
+    """Uniform numbers strictly inside (0, 1), float32 with 23 random bits, of shape (B, *shape).
 
     Args:
         seeds: (B,) int64.
@@ -40,8 +40,8 @@ def uniform(seeds: Tensor, step: Tensor, shape: tuple[int, ...], stream: int = 0
     count = math.prod(shape)
     key = hash64(hash64(hash64(seeds) ^ step) ^ stream)
     position = torch.arange(count, dtype=torch.int64, device=seeds.device)
-    bits = _shift_right(hash64(key.unsqueeze(1) + position * _GOLDEN), 40)
-    return ((bits.to(torch.float32) + 0.5) * 2.0**-24).view(-1, *shape)
+    bits = _shift_right(hash64(key.unsqueeze(1) + position * _GOLDEN), 41)
+    return ((bits.to(torch.float32) + 0.5) * 2.0**-23).view(-1, *shape)
 
 
 def normal(seeds: Tensor, step: Tensor, shape: tuple[int, ...], stream: int = 0) -> Tensor:

@@ -26,9 +26,9 @@ class AutoencoderConfig:
     """Latent channels C."""
     widths: tuple[int, int, int] = (32, 64, 128)
     """Feature channels at 1/2, 1/4 and 1/8 of the frame's size."""
-    encoder_blocks: int = 1
-    """Residual blocks per scale in the encoder."""
-    decoder_blocks: tuple[int, int, int] = (1, 2, 2)
+    encoder_blocks: tuple[int, int, int] = (0, 1, 1)
+    """Residual blocks at 1/2, 1/4 and 1/8 of the frame's size in the encoder."""
+    decoder_blocks: tuple[int, int, int] = (1, 2, 1)
     """Residual blocks at 1/2, 1/4 and 1/8 of the frame's size in the decoder."""
 
 
@@ -57,32 +57,37 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         a, b, c = config.widths
-        blocks = config.encoder_blocks
+
+        def blocks(width: int, count: int) -> list[nn.Module]:
+            return [ResidualBlock(width) for _ in range(count)]
+
+        fine, middle, coarse = config.encoder_blocks
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(12, a, 3, padding=1),
-            *[ResidualBlock(a) for _ in range(blocks)],
+            *blocks(a, fine),
             nn.Conv2d(a, b, 4, stride=2, padding=1),
-            *[ResidualBlock(b) for _ in range(blocks)],
+            *blocks(b, middle),
             nn.Conv2d(b, c, 4, stride=2, padding=1),
-            *[ResidualBlock(c) for _ in range(blocks)],
+            *blocks(c, coarse),
             nn.SiLU(),
             nn.Conv2d(c, config.channels, 3, padding=1),
         )
         fine, middle, coarse = config.decoder_blocks
         self.decoder = nn.Sequential(
             nn.Conv2d(config.channels, c, 3, padding=1),
-            *[ResidualBlock(c) for _ in range(coarse)],
+            *blocks(c, coarse),
             nn.Conv2d(c, 4 * b, 1),
             nn.PixelShuffle(2),
-            *[ResidualBlock(b) for _ in range(middle)],
+            *blocks(b, middle),
             nn.Conv2d(b, 4 * a, 1),
             nn.PixelShuffle(2),
-            *[ResidualBlock(a) for _ in range(fine)],
+            *blocks(a, fine),
             nn.SiLU(),
             nn.Conv2d(a, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
+        # Twice as fast as the default layout on processors.
         self.to(memory_format=torch.channels_last)
         self.register_buffer("latent_mean", torch.zeros(config.channels, 1, 1))
         self.register_buffer("latent_std", torch.ones(config.channels, 1, 1))

@@ -1,1 +1,1 @@
-
+"""Training a world from recorded experience."""

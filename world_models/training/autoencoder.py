@@ -1,0 +1,76 @@
+"""First stage: the frame autoencoder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...files import replacing
+from ...rollouts.cache import TrainingCache
+from ..noise import normal
+from ..perception.autoencoder import Autoencoder, to_pictures
+from .config import StageConfig
+
+logger = logging.getLogger(__name__)
+
+LATENT_NOISE = 0.1
+LATENT_PENALTY = 1e-3
+
+
+class AutoencoderStage:
+    """Reconstruction in L1 + L2, with a little noise on the latents so that near latents decode alike."""
+
+    name = "autoencoder"
+
+    def __init__(self, autoencoder: Autoencoder, cache: TrainingCache, config: StageConfig, seed: int) -> None:
+        self.module = autoencoder
+        self._cache, self._config, self._seed = cache, config, seed
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        """Losses of one batch of frames drawn from all of them."""
+        device = self.module.latent_mean.device
+        starts = self._cache.window_indices(step, self._config.batch_size, 1, self._seed)
+        pictures = to_pictures(torch.from_numpy(self._cache.frames[np.sort(starts)]).to(device))
+        latents = self.module.encoder(pictures)
+        seeds = torch.full((len(starts),), self._seed, device=device)
+        counter = step * len(starts) + torch.arange(len(starts), device=device)
+        noise = normal(seeds, counter, tuple(latents.shape[1:]), stream=1)
+        error = self.module.decoder(latents + LATENT_NOISE * noise) - pictures
+        return {
+            "absolute": error.abs().mean(),
+            "squared": error.square().mean(),
+            "latents": LATENT_PENALTY * latents.square().mean(),
+        }
+
+
+@torch.no_grad()
+def normalise_latents(autoencoder: Autoencoder, cache: TrainingCache, seed: int, samples: int = 4096) -> None:
+    """Set the autoencoder's latent mean and deviation per channel from random training frames."""
+    device = autoencoder.latent_mean.device
+    starts = np.sort(cache.window_indices(0, samples, 1, seed))
+    latents = torch.cat(
+        [autoencoder.encoder(to_pictures(torch.from_numpy(cache.frames[part]).to(device))) for part in np.array_split(starts, 32)]
+    )
+    autoencoder.latent_mean.copy_(latents.mean((0, 2, 3))[:, None, None])
+    autoencoder.latent_std.copy_(latents.std((0, 2, 3)).clamp(min=1e-3)[:, None, None])
+
+
+@torch.no_grad()
+def encode_cache(autoencoder: Autoencoder, cache: TrainingCache, path: Path, batch_size: int = 256) -> NDArray[np.float16]:
+    """Latents (N, C, h, w) of every frame of a cache, computed once and memory-mapped from ``path`` after that."""
+    if not path.exists():
+        logger.info("Encoding %d frames", cache.num_frames)
+        device = autoencoder.latent_mean.device
+        parts = []
+        for start in range(0, cache.num_frames, batch_size):
+            frames = torch.from_numpy(cache.frames[start : start + batch_size]).to(device)
+            parts.append(autoencoder.encode(to_pictures(frames)).to(torch.float16).cpu().numpy())
+        with replacing(path) as temporary:
+            np.save(temporary, np.concatenate(parts))
+    latents: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return latents

@@ -1,0 +1,172 @@
+"""`train`: from recorded experience to a world on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ...errors import ConfigError, DataError
+from ...files import write_json
+from ...rollouts.cache import TrainingCache
+from ...rollouts.store import open_dataset
+from ..config import preset
+from ..storage import save_world
+from ..world_model import WorldModel
+from .autoencoder import AutoencoderStage, encode_cache, normalise_latents
+from .config import TrainConfig
+from .dynamics import DynamicsStage
+from .fit import Progress, fit
+from .validation import Validation, validate
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` stands for.
+
+    Raises:
+        ConfigError: CUDA was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("CUDA was asked for, but this machine has no CUDA device; use --device cpu.")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def train(
+    config: TrainConfig, command: str = "", watch: Callable[[Progress, Validation | None], None] = lambda p, v: None
+) -> Path | None:
+    """Train a world, or go on with a run that was interrupted.
+
+    ``config.out`` receives ``run.json``, one checkpoint per stage, the encoded data, TensorBoard logs and, at the end,
+    the directory ``world`` that `load_world` opens.
+
+    Args:
+        config: the run.
+        command: what the user typed, kept with the world.
+        watch: called after every step with where training is, and with the scores where it has just validated.
+
+    Returns:
+        The world's directory, or None where ``stop_after`` ended the run before that.
+
+    Raises:
+        DataError: data missing, damaged, or of a split that must not be trained on.
+        ConfigError: ``out`` holds a run of another configuration.
+        Diverged: a loss became NaN; the last checkpoint is kept.
+    """
+    return _Run(config, command, watch).run()
+
+
+class _Run:
+    def __init__(
+        self, config: TrainConfig, command: str, watch: Callable[[Progress, Validation | None], None]
+    ) -> None:
+        self.config, self.command, self.watch = config, command, watch
+        device = pick_device(config.device)
+        dataset = open_dataset(config.data, purpose="training")
+        if dataset.split != "train":
+            raise DataError(f"{config.data} holds maps of the {dataset.split} split; train on the train split only.")
+        self.about_data = {"frames": dataset.num_frames, "maps": len({*dataset.map_seeds.tolist()})}
+        self.cache = TrainingCache.of(dataset)
+        self.validation: TrainingCache | None = None
+        if config.validation is not None:
+            self.validation = TrainingCache.of(open_dataset(config.validation, purpose="validation"))
+            if self.validation.action_spec != self.cache.action_spec:
+                raise DataError(f"{config.validation} was recorded with other actions than {config.data}.")
+        shape = preset(config.preset, self.cache.action_spec, self.cache.frame_size)
+        self.fingerprint = f"{config.fingerprint()}-{self.cache.fingerprint}"
+        torch.manual_seed(config.seed)
+        self.world = WorldModel(shape).to(device)
+        # What is validated and kept: the moving average of the parameters.
+        self.kept = WorldModel(shape).to(device).eval().requires_grad_(False)
+        self.scores: Validation | None = None
+
+    def run(self) -> Path | None:
+        config, out, world = self.config, self.config.out, self.world
+        self._claim()
+        started = time.monotonic()
+        with SummaryWriter(str(out / "tensorboard")) as self.log:  # type: ignore[no-untyped-call]
+            first = AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed)
+            average, finished = fit(
+                first,
+                config.autoencoder,
+                out / "autoencoder.safetensors",
+                self.fingerprint,
+                precision=config.precision,
+                checkpoint_every=config.checkpoint_every,
+                stop_at=config.stop_after,
+                after_step=self._after_step,
+            )
+            if not finished:
+                return None
+            world.autoencoder.load_state_dict(average, strict=False)
+            world.autoencoder.eval().requires_grad_(False)
+            normalise_latents(world.autoencoder, self.cache, config.seed)
+            self.kept.autoencoder.load_state_dict(world.autoencoder.state_dict())
+            latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
+            self.second = DynamicsStage(world, self.cache, latents, config.dynamics, config.seed)
+            average, finished = fit(
+                self.second,
+                config.dynamics,
+                out / "dynamics.safetensors",
+                self.fingerprint,
+                precision=config.precision,
+                checkpoint_every=config.checkpoint_every,
+                stop_at=None if config.stop_after is None else config.stop_after - config.autoencoder.steps,
+                after_step=self._after_dynamics_step,
+            )
+            if not finished:
+                return None
+            self.scores = self._validate(average, config.dynamics.steps)
+        save_world(self.kept, out / "world", self._about(time.monotonic() - started))
+        return out / "world"
+
+    def _claim(self) -> None:
+        path = self.config.out / "run.json"
+        if path.exists() and json.loads(path.read_text()).get("fingerprint") != self.fingerprint:
+            raise ConfigError(
+                f"{self.config.out} holds a run of another configuration or other data; choose another --out, "
+                "or repeat the command in its run.json."
+            )
+        config = json.loads(json.dumps(asdict(self.config), default=str))
+        write_json(path, {"fingerprint": self.fingerprint, "command": self.command, "config": config})
+
+    def _after_step(self, progress: Progress, validation: Validation | None = None) -> None:
+        if progress.step % 10 == 0 or progress.step == progress.steps:
+            for name, value in progress.losses.items():
+                self.log.add_scalar(f"{progress.stage}/{name}", value, progress.step)  # type: ignore[no-untyped-call]
+        self.watch(progress, validation)
+
+    def _after_dynamics_step(self, progress: Progress) -> None:
+        due = progress.step % self.config.validate_every == 0
+        self._after_step(progress, self._validate(progress.average, progress.step) if due else None)
+
+    def _validate(self, average: dict[str, Tensor], step: int) -> Validation | None:
+        modules = {"cdit": self.kept.cdit, "pose_head": self.kept.pose_head, "outcome_head": self.kept.outcome_head}
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)})
+        if self.validation is None:
+            return None
+        scores = validate(self.kept, self.validation)
+        for key, value in scores.scalars().items():
+            self.log.add_scalar(f"validation/{key}", value, step)  # type: ignore[no-untyped-call]
+        self.log.add_image("validation/true_imagined_error", scores.grid, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        return scores
+
+    def _about(self, seconds: float) -> dict[str, Any]:
+        config = json.loads(json.dumps(asdict(self.config), default=str))
+        return {
+            "command": self.command,
+            "training": {k: config[k] for k in ("preset", "seed", "precision", "autoencoder", "dynamics")},
+            "data": self.about_data,
+            "seconds_of_last_session": round(seconds),
+            "versions": {name: version(name) for name in ("worldloop", "torch", "numpy")},
+            "validation": None if self.scores is None else self.scores.scalars(),
+        }
