@@ -20,6 +20,10 @@ _PATIENCE = 10.0
 """Seconds that a worker may take to close its engine before it is killed."""
 
 
+Results = Generator[tuple[int, Any], None, None]
+"""(task, result) of each finished task."""
+
+
 class Stopped(Exception):
     """Raised by a task that noticed it should stop."""
 
@@ -41,9 +45,7 @@ class _Process:
     task: int | None = None
 
 
-def run_tasks(
-    factory: Callable[[], Worker], tasks: Sequence[int], workers: int
-) -> Generator[tuple[int, Any], None, None]:
+def run_tasks(factory: Callable[[], Worker], tasks: Sequence[int], workers: int) -> Results:
     """Do every task in one of ``workers`` spawned processes; yield (task, result) as they finish.
 
     However the iteration ends, no worker outlives it; and a worker whose parent was killed stops by itself.

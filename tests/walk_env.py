@@ -37,7 +37,7 @@ SPECS = {
 
 def picture(pose: np.ndarray, map_seed: int) -> np.ndarray:
     """A (16, 16, 3) frame that says exactly from where it was seen: 48 bytes, sixteen times."""
-    return np.frombuffer(np.append(pose, float(map_seed)).tobytes() * 16, np.uint8).reshape(16, 16, 3)
+    return np.frombuffer(np.append(pose, float(map_seed)).tobytes() * 16, np.uint8).reshape(16, 16, 3).copy()
 
 
 class WalkRooms(gym.Env[np.ndarray, Any]):
