@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
-from .steering import YAW, Layout, Point, Steering, Walk
+from .steering import OTHER_GAITS, WALKING, YAW, Gait, Layout, Point, Steering, Walk
 
 ROOMS_PER_BLOCK = 1 / 20
 """Scale of LoopNav's radii, in Minecraft blocks: 5 | 15 | 30 | 50 blocks become 0.25 … 2.5 rooms."""
@@ -87,8 +87,8 @@ class _Planned:
         """Actions without end. After each ``yield`` the pose and collision are those of the newest frame."""
         raise NotImplementedError
 
-    def _go(self, target: Point) -> Iterator[Any]:
-        walk = Walk(self._layout, self._steering, self._pose, target)
+    def _go(self, target: Point, gait: Gait = WALKING) -> Iterator[Any]:
+        walk = Walk(self._layout, self._steering, self._pose, target, gait)
         self._collided = False
         while (action := walk.act(self._pose, self._collided, self._rng)) is not None:
             yield action
@@ -117,21 +117,38 @@ class WaypointExplorer(_Planned):
         goal_fraction: share of the places that are the goal object, which ends an episode of the task
             ``find``.
         look_fraction: how often it looks around on arrival.
+        other_gaits: share of its walks to places other than the goal that go backwards or sideways, so
+            that every action is seen in motion and not only as a mishap.
     """
 
     name = "waypoint"
 
-    def __init__(self, goal_fraction: float = 1 / 3, look_fraction: float = 0.3) -> None:
-        self._goal_fraction, self._look_fraction = goal_fraction, look_fraction
+    def __init__(
+        self, goal_fraction: float = 1 / 3, look_fraction: float = 0.3, other_gaits: float = 0.3
+    ) -> None:
+        self._goal_fraction, self._look_fraction, self._other_gaits = (
+            goal_fraction,
+            look_fraction,
+            other_gaits,
+        )
 
     def _live(self) -> Iterator[Any]:
         while True:
             to_goal = self._rng.random() < self._goal_fraction
-            yield from self._go(self._layout.goal if to_goal else self._somewhere())
+            if to_goal:
+                yield from self._go(self._layout.goal)
+            else:
+                yield from self._go(self._somewhere(), self._gait())
             # At the goal it always looks around: a walk to where one stands already takes no action, and
             # going to the # goal again and again must not become a loop without any.
             if to_goal or self._rng.random() < self._look_fraction:
                 yield from self._look_around()
+
+    def _gait(self) -> Gait:
+        possible = [gait for gait in OTHER_GAITS if self._steering.can(gait)]
+        if not possible or self._rng.random() >= self._other_gaits:
+            return WALKING
+        return possible[int(self._rng.integers(len(possible)))]
 
 
 class LoopWalker(_Planned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,24 @@ from ..world_models.actions import ActionSpec
 
 Point = tuple[float, float]
 FORWARD, LEFT, YAW = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Gait:
+    """A way to move: along ``axis`` (`FORWARD` or `LEFT`), to its positive or negative side."""
+
+    axis: int
+    sign: int
+
+    @property
+    def angle(self) -> float:
+        """Direction of the movement, seen from the camera, in radians counter-clockwise."""
+        return (math.pi / 2 if self.axis == LEFT else 0.0) + (math.pi if self.sign < 0 else 0.0)
+
+
+WALKING = Gait(FORWARD, 1)
+OTHER_GAITS = (Gait(FORWARD, -1), Gait(LEFT, 1), Gait(LEFT, -1))
+"""Backwards and sideways."""
 
 
 class Layout(Protocol):
@@ -58,14 +77,19 @@ class Steering:
             return int(np.argmax(self._motion[:, axis] * math.copysign(1, amount)))
         return self._box({axis: amount})
 
-    def toward(self, pose: NDArray[np.float64], target: Point) -> Any:
-        """The action from ``pose`` (5,) towards ``target``: turn until it lies ahead, then walk."""
+    def can(self, gait: Gait) -> bool:
+        """Whether some action moves that way."""
+        along = self._motion[:, gait.axis]
+        return bool((along != 0).any() if self._spec.kind == "box" else (along * gait.sign > 0).any())
+
+    def toward(self, pose: NDArray[np.float64], target: Point, gait: Gait = WALKING) -> Any:
+        """The action from ``pose`` (5,) towards ``target``: turn until ``gait`` leads there, then move."""
         dx, dy = target[0] - pose[0], target[1] - pose[1]
-        error = wrap(math.atan2(dy, dx) - float(pose[3]))
+        error = wrap(math.atan2(dy, dx) - gait.angle - float(pose[3]))
         if self._spec.kind == "discrete":
-            return self.action(*((YAW, error) if abs(error) > self.turn / 2 else (FORWARD, self.step)))
-        ahead = math.hypot(dx, dy) * math.cos(error) if abs(error) < math.pi / 4 else 0.0
-        return self._box({YAW: error, FORWARD: ahead})
+            return self.action(*((YAW, error) if abs(error) > self.turn / 2 else (gait.axis, gait.sign)))
+        along = math.hypot(dx, dy) * math.cos(error) if abs(error) < math.pi / 4 else 0.0
+        return self._box({YAW: error, gait.axis: gait.sign * along})
 
     def facing(self, pose: NDArray[np.float64], yaw: float) -> Any | None:
         """The action that turns ``pose`` (5,) towards ``yaw``, or None if it looks there already."""
@@ -96,6 +120,7 @@ class Walk:
         steering: the actions.
         pose: (5,) where the walk begins.
         target: where it leads.
+        gait: how to move.
 
     Attributes:
         arrived: whether the walk came to its target. False while it goes on, and for good if it was given up.
@@ -103,8 +128,15 @@ class Walk:
 
     _RETRIES = 4
 
-    def __init__(self, layout: Layout, steering: Steering, pose: NDArray[np.float64], target: Point) -> None:
-        self._layout, self._steering, self._target = layout, steering, target
+    def __init__(
+        self,
+        layout: Layout,
+        steering: Steering,
+        pose: NDArray[np.float64],
+        target: Point,
+        gait: Gait = WALKING,
+    ) -> None:
+        self._layout, self._steering, self._target, self._gait = layout, steering, target, gait
         self._retries = self._RETRIES
         self._escape: list[Any] = []
         self.arrived = False
@@ -129,7 +161,7 @@ class Walk:
         self._patience -= 1
         if self.arrived or self._patience < 0:
             return None
-        return self._steering.toward(pose, self._points[0])
+        return self._steering.toward(pose, self._points[0], self._gait)
 
     def _plan(self, pose: NDArray[np.float64]) -> None:
         start = (float(pose[0]), float(pose[1]))
@@ -140,9 +172,12 @@ class Walk:
         self._patience = int(2 * length / self._steering.step + half_turn * len(self._points)) + 8
 
     def _ways_out(self, rng: np.random.Generator) -> list[Any]:
-        """One or two steps sideways or back."""
-        axis, sign = [(FORWARD, -1), (LEFT, 1), (LEFT, -1)][int(rng.integers(3))]
-        return [self._steering.action(axis, sign * self._steering.step)] * int(rng.integers(1, 3))
+        """One or two steps another way."""
+        ways = [gait for gait in (WALKING, *OTHER_GAITS) if gait != self._gait and self._steering.can(gait)]
+        if not ways:
+            return [self._steering.action(YAW, self._steering.turn)]
+        way = ways[int(rng.integers(len(ways)))]
+        return [self._steering.action(way.axis, way.sign * self._steering.step)] * int(rng.integers(1, 3))
 
 
 def wrap(angle: float) -> float:

@@ -10,19 +10,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from .episode import ROW_FIELDS, Episode
 
 FORMAT = "worldloop.rollouts/1"
-_CHUNK_FRAMES = 8
+_CHUNK_FRAMES = 4
+"""Frames compressed together: a window decompresses up to twice this many that it does not want."""
+
+_UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
+"""What h5py raises for damaged files."""
 
 
 @dataclass(frozen=True)
@@ -100,24 +107,27 @@ def read_index(path: Path) -> FileIndex:
                 identity=str(file.attrs["identity"]),
                 digest=str(file.attrs["digest"]),
             )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
 
-def read_episode(index: FileIndex, k: int, start: int = 0, stop: int | None = None) -> Episode:
-    """Episode ``k`` of a file, or its frames ``start`` … ``stop - 1``.
+def read_episode(index: FileIndex, k: int) -> Episode:
+    """Episode ``k`` of a file.
 
     Raises:
         DataError: the file has been damaged or removed.
     """
-    try:
-        with h5py.File(index.path, "r") as file:
-            group = file[f"episodes/{k:04d}"]
-            frames, steps = group["frames"][start:stop], group["steps"][start:stop]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise _damaged(index.path, error) from error
-    rows = {name: np.ascontiguousarray(steps[name]) for name in ROW_FIELDS}
-    return Episode(frames=frames, map_seed=index.map_seed, policy=index.policies[k], **rows)
+    return _episode(index, k, _read_frames(index, k, 0, index.lengths[k]), _read_steps(index, k))
+
+
+def read_window(index: FileIndex, k: int, start: int, stop: int) -> Episode:
+    """Frames ``start`` … ``stop - 1`` of episode ``k`` of a file; everything but frames is read once and
+    kept.
+
+    Raises:
+        DataError: the file has been damaged or removed.
+    """
+    return _episode(index, k, _read_frames(index, k, start, stop), _steps(index, k)[start:stop])
 
 
 def verify(index: FileIndex) -> None:
@@ -131,7 +141,41 @@ def verify(index: FileIndex) -> None:
         raise _damaged(index.path, "its content does not match its hash")
 
 
-def _steps_table(episode: Episode) -> np.ndarray[Any, Any]:
+def _read_frames(index: FileIndex, k: int, start: int, stop: int) -> NDArray[np.uint8]:
+    # h5py's high-level objects would double what a short window costs beyond its decompression.
+    try:
+        file = h5py.h5f.open(os.fsencode(index.path), h5py.h5f.ACC_RDONLY)
+        try:
+            dataset = h5py.h5d.open(file, f"episodes/{k:04d}/frames".encode())
+            frames = np.empty((stop - start, *dataset.shape[1:]), dtype=np.uint8)
+            selection = dataset.get_space()
+            selection.select_hyperslab((start, 0, 0, 0), frames.shape)
+            dataset.read(h5py.h5s.create_simple(frames.shape), selection, frames)
+        finally:
+            file.close()
+    except _UNREADABLE as error:
+        raise _damaged(index.path, error) from error
+    return frames
+
+
+def _read_steps(index: FileIndex, k: int) -> NDArray[Any]:
+    try:
+        with h5py.File(index.path, "r") as file:
+            steps: NDArray[Any] = file[f"episodes/{k:04d}/steps"][()]
+            return steps
+    except _UNREADABLE as error:
+        raise _damaged(index.path, error) from error
+
+
+_steps = lru_cache(maxsize=4096)(_read_steps)
+
+
+def _episode(index: FileIndex, k: int, frames: NDArray[np.uint8], steps: NDArray[Any]) -> Episode:
+    rows = {name: steps[name].copy() for name in ROW_FIELDS}
+    return Episode(frames=frames, map_seed=index.map_seed, policy=index.policies[k], **rows)
+
+
+def _steps_table(episode: Episode) -> NDArray[Any]:
     columns = {name: getattr(episode, name) for name in ROW_FIELDS}
     table = np.zeros(len(episode), [(name, a.dtype, a.shape[1:]) for name, a in columns.items()])
     for name, array in columns.items():

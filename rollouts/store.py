@@ -192,19 +192,25 @@ class RolloutDataset:
             IndexError: no such episode.
             DataError: its file has been damaged or removed since the data set was opened.
         """
-        return self.window(i, 0, None)
+        return hdf5.read_episode(*self._locate(i))
 
     def episodes(self) -> Iterator[Episode]:
         """All episodes, in order."""
         return (self.episode(i) for i in range(len(self)))
 
-    def window(self, i: int, start: int, stop: int | None) -> Episode:
-        """Frames ``start`` … ``stop - 1`` of episode ``i``. Row 0 keeps its action and reward."""
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"Episode {i} does not exist: {self.path} holds {len(self)} episodes.")
-        i %= len(self)
-        file = bisect_right(self._first_episode, i) - 1
-        return hdf5.read_episode(self._files[file], i - int(self._first_episode[file]), start, stop)
+    def window(self, i: int, start: int, stop: int) -> Episode:
+        """Frames ``start`` … ``stop - 1`` of episode ``i``. Row 0 keeps its action and reward.
+
+        Raises:
+            IndexError: no such episode, or no such frames in it.
+            DataError: its file has been damaged or removed since the data set was opened.
+        """
+        file, k = self._locate(i)
+        if not 0 <= start < stop <= file.lengths[k]:
+            raise IndexError(
+                f"Frames {start} … {stop - 1} do not exist: episode {i} has {file.lengths[k]} frames."
+            )
+        return hdf5.read_window(file, k, start, stop)
 
     def read_windows(self, starts: NDArray[np.int64], length: int) -> WindowBatch:
         """The windows of ``length`` frames whose first frames are numbered ``starts`` (B,)."""
@@ -212,11 +218,18 @@ class RolloutDataset:
         parts = []
         for start in starts:
             i = int(np.searchsorted(ends, start, side="right"))
-            offset = int(start - (ends[i] - self._lengths[i]))
+            offset = int(start - ends[i] + self._lengths[i]) if i < len(self) else 0
             parts.append(self.window(i, offset, offset + length))
         return WindowBatch(
             **{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(WindowBatch)}
         )
+
+    def _locate(self, i: int) -> tuple[hdf5.FileIndex, int]:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"Episode {i} does not exist: {self.path} holds {len(self)} episodes.")
+        i %= len(self)
+        file = bisect_right(self._first_episode, i) - 1
+        return self._files[file], i - int(self._first_episode[file])
 
     def verify(self) -> None:
         """Read everything and compare it with the hashes written with it.

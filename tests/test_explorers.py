@@ -22,7 +22,7 @@ from worldloop.envs.explorers import (
     WithRandomActions,
     load_explorer,
 )
-from worldloop.envs.steering import Steering, Walk, wrap
+from worldloop.envs.steering import FORWARD, OTHER_GAITS, WALKING, Gait, Steering, Walk, wrap
 from worldloop.errors import ConfigError
 from worldloop.world_models.actions import ActionSpec
 
@@ -153,6 +153,32 @@ def test_steering_turns_to_the_target_and_then_walks(kind: str) -> None:
     assert np.allclose(motions[0], [STEP, 0, 0, 0, 0], atol=1e-5)
     assert np.allclose(motions[1], [0, 0, 0, TURN, 0], atol=1e-5)
     assert np.allclose(motions[2], [0, 0, 0, -TURN, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gait", [WALKING, *OTHER_GAITS])
+def test_every_gait_leads_to_its_target(kind: str, gait: Gait) -> None:
+    steering, motion = Steering(SPECS[kind]), np.array(SPECS[kind].motion)
+    pose, target = np.array([10.0, -20.0, 0.0, 0.4, 0.0]), (160.0, 90.0)
+    for _ in range(30):
+        action = steering.toward(pose, target, gait)
+        forward, left, _, yaw, _ = motion[action] if kind == "discrete" else action @ motion
+        assert (left if gait.axis == FORWARD else forward) == 0
+        assert (forward if gait.axis == FORWARD else left) * gait.sign >= 0
+        pose[:2] += (
+            forward * math.cos(pose[3]) - left * math.sin(pose[3]),
+            (forward * math.sin(pose[3]) + left * math.cos(pose[3])),
+        )
+        pose[3] += yaw
+        if math.dist(pose[:2], target) < 0.6 * STEP:
+            return
+    raise AssertionError(pose)
+
+
+def test_the_waypoint_explorer_uses_every_movement() -> None:
+    actions = np.concatenate([_run(WaypointExplorer(), 600, map_seed=m)[1] for m in range(5)])
+    shares = np.bincount(actions, minlength=7) / len(actions)
+    assert shares[1:].min() > 0.01
 
 
 def test_a_world_that_cannot_turn_cannot_be_walked() -> None:

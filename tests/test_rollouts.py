@@ -241,6 +241,9 @@ def test_an_episode_that_does_not_exist_is_an_index_error(tmp_path: Path) -> Non
     write_dataset(tmp_path, [[3]])
     with pytest.raises(IndexError, match="holds 1 episodes"):
         open_dataset(tmp_path).episode(1)
+    for start, stop in ((0, 4), (-1, 2), (2, 2)):
+        with pytest.raises(IndexError, match="episode 0 has 3 frames"):
+            open_dataset(tmp_path).window(0, start, stop)
 
 
 def test_an_episode_checks_its_arrays() -> None:
