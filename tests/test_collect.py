@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tyro
+from recording_process import Recording, needs_proc
 from rollout_data import same
 from walk_env import WalkRooms, picture
 
@@ -216,79 +212,20 @@ def test_the_command_line_reads_environment_arguments_as_key_value_words() -> No
     assert tyro.cli(CollectConfig, args=["--out", "x"]).kwargs == {"task": "find", "level": "far"}
 
 
-_SCRIPT = """
-import json, sys
-from pathlib import Path
-from worldloop.envs.collecting import CollectConfig, collect
-if __name__ == "__main__":
-    fields = json.loads(sys.argv[1])
-    collect(CollectConfig(**fields | {"out": Path(fields["out"])}))
-"""
-
-
-class _Recording:
-    """A `collect` in a process of its own, whose descendants can be recognised."""
-
-    def __init__(self, directory: Path, config: CollectConfig) -> None:
-        script = directory / "record.py"
-        script.write_text(_SCRIPT)
-        self.config, self.mark = config, f"RECORDING={uuid.uuid4()}"
-        key, value = self.mark.split("=")
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), json.dumps(vars(config) | {"out": str(config.out)})],
-            env=os.environ | {key: value, "PYTHONPATH": str(Path(__file__).parent)},
-            start_new_session=True,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def wait_for_maps(self, n: int) -> None:
-        deadline = time.monotonic() + 60
-        while len(list(self.config.out.glob("map-*.h5"))) < n:
-            assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def living(self) -> list[int]:
-        """Every process that descends from this one."""
-        found = []
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if self.mark.encode() in environment.read_bytes().split(b"\0"):
-                    found.append(int(environment.parent.name))
-            except OSError:
-                continue
-        return found
-
-    def assert_all_gone(self) -> None:
-        deadline = time.monotonic() + 20
-        while self.living() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert self.living() == []
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
-)
-
-
 @pytest.fixture
-def slow(tmp_path: Path) -> Iterator[_Recording]:
+def slow(tmp_path: Path) -> Iterator[Recording]:
     """A recording that takes seconds, under way."""
     config = _config(tmp_path / "data", env_kwargs={"slow": 0.005}, maps=8, workers=2)
-    recording = _Recording(tmp_path, config)
+    recording = Recording(tmp_path, config)
     try:
         recording.wait_for_maps(2)
         yield recording
     finally:
-        recording.process.kill()
-        recording.process.wait()
-        assert recording.process.stderr is not None
-        recording.process.stderr.close()
+        recording.end()
 
 
 @needs_proc
-def test_a_killed_recording_is_completed_by_the_same_command(slow: _Recording) -> None:
+def test_a_killed_recording_is_completed_by_the_same_command(slow: Recording) -> None:
     slow.process.kill()
     slow.process.wait()
     slow.assert_all_gone()
@@ -305,7 +242,7 @@ def test_a_killed_recording_is_completed_by_the_same_command(slow: _Recording) -
 
 
 @needs_proc
-def test_ctrl_c_stops_the_workers_and_keeps_finished_maps(slow: _Recording) -> None:
+def test_ctrl_c_stops_the_workers_and_keeps_finished_maps(slow: Recording) -> None:
     os.killpg(slow.process.pid, signal.SIGINT)
     _, errors = slow.process.communicate(timeout=20)
     assert errors.count("Traceback") == 1, errors
