@@ -206,7 +206,7 @@ def collect(
     """
     writer = DatasetWriter.create(config.out, _describe(config))
     done = frames = kept = 0
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or _cores()
     # Closed explicitly, so that the workers are gone before an exception leaves this function.
     with closing(run_tasks(partial(_Recorder, config, writer), config.map_seeds, workers)) as results:
         for _, result in results:
@@ -303,6 +303,11 @@ class _Recorder:
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _count(episodes: Sequence[Episode]) -> int:
