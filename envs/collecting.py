@@ -292,8 +292,8 @@ class _Recorder:
 
     def run(self, task: int, stopping: Callable[[], bool]) -> _MapResult:
         name = f"map-{task:06d}"
-        if self._writer.holds(name):
-            return _MapResult(self._config.steps, kept=True)
+        if frames := self._writer.frames_in(name):
+            return _MapResult(frames, kept=True)
         if self._env is None:
             self._env = _make_env(self._config)
         episodes = record_map(self._env, self._config, task, stopping)

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from ..errors import DataError
 from .episode import ROW_FIELDS, Episode
 
 FORMAT = "worldloop.rollouts/1"
-_CHUNK_FRAMES = 4
-"""Frames compressed together: a window decompresses up to twice this many that it does not want."""
+_CHUNK_FRAMES = 2
+"""Frames compressed together. Random windows decompress whole chunks, and longer ones hardly save space."""
+
+_FRAME_TYPE = (np.dtype(np.uint8), h5py.h5t.NATIVE_UINT8)
 
 _UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
 """What h5py raises for damaged files."""
@@ -41,6 +43,7 @@ class FileIndex:
         map_seed: the map that all its episodes happened in.
         lengths: frames of each episode.
         policies: the policy of each episode.
+        action: shape and type of one action, as NumPy writes them: ``<i8`` or ``(3,)<f4``.
         identity: the data set it was recorded for.
         digest: hash of everything in the episodes.
     """
@@ -49,6 +52,7 @@ class FileIndex:
     map_seed: int
     lengths: tuple[int, ...]
     policies: tuple[str, ...]
+    action: str
     identity: str
     digest: str
 
@@ -64,6 +68,8 @@ def encode(episodes: Sequence[Episode], identity: str) -> bytes:
         raise DataError(
             f"A file holds episodes of one map; got {len(episodes)} episodes of {len(seeds)} maps."
         )
+    actions = episodes[0].actions
+    action = f"{actions.shape[1:] or ''}{actions.dtype.str}"
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver="v110") as file:
         file.attrs["format"] = FORMAT
@@ -71,6 +77,7 @@ def encode(episodes: Sequence[Episode], identity: str) -> bytes:
         file.attrs["map_seed"] = seeds.pop()
         file.attrs["lengths"] = [len(episode) for episode in episodes]
         file.attrs["policies"] = json.dumps([episode.policy for episode in episodes])
+        file.attrs["action"] = action
         file.attrs["digest"] = _digest(episodes)
         for k, episode in enumerate(episodes):
             group = file.create_group(f"episodes/{k:04d}")
@@ -83,7 +90,7 @@ def encode(episodes: Sequence[Episode], identity: str) -> bytes:
                 compression_opts=1,
                 fletcher32=True,
             )
-            steps = _steps_table(episode)
+            steps = _steps_table(episode, action)
             group.create_dataset("steps", data=steps, chunks=steps.shape, fletcher32=True)
     return buffer.getvalue()
 
@@ -104,6 +111,7 @@ def read_index(path: Path) -> FileIndex:
                 map_seed=int(file.attrs["map_seed"]),
                 lengths=tuple(int(n) for n in file.attrs["lengths"]),
                 policies=tuple(json.loads(file.attrs["policies"])),
+                action=str(file.attrs["action"]),
                 identity=str(file.attrs["identity"]),
                 digest=str(file.attrs["digest"]),
             )
@@ -111,23 +119,25 @@ def read_index(path: Path) -> FileIndex:
         raise _damaged(path, error) from error
 
 
-def read_episode(index: FileIndex, k: int) -> Episode:
-    """Episode ``k`` of a file.
+def read_episode(index: FileIndex, k: int, start: int = 0, stop: int | None = None) -> Episode:
+    """Episode ``k`` of a file, or its frames ``start`` … ``stop - 1``, which must exist.
 
     Raises:
         DataError: the file has been damaged or removed.
     """
-    return _episode(index, k, _read_frames(index, k, 0, index.lengths[k]), _read_steps(index, k))
-
-
-def read_window(index: FileIndex, k: int, start: int, stop: int) -> Episode:
-    """Frames ``start`` … ``stop - 1`` of episode ``k`` of a file; everything but frames is read once and
-    kept.
-
-    Raises:
-        DataError: the file has been damaged or removed.
-    """
-    return _episode(index, k, _read_frames(index, k, start, stop), _steps(index, k)[start:stop])
+    stop = index.lengths[k] if stop is None else stop
+    group = f"episodes/{k:04d}"
+    try:
+        file = h5py.h5f.open(os.fsencode(index.path), h5py.h5f.ACC_RDONLY)
+        try:
+            frames = _read_rows(file, f"{group}/frames", start, stop, *_FRAME_TYPE)
+            steps = _read_rows(file, f"{group}/steps", start, stop, *_steps_type(index.action))
+        finally:
+            file.close()
+    except _UNREADABLE as error:
+        raise _damaged(index.path, error) from error
+    rows = {name: steps[name].copy() for name in ROW_FIELDS}
+    return Episode(frames=frames, map_seed=index.map_seed, policy=index.policies[k], **rows)
 
 
 def verify(index: FileIndex) -> None:
@@ -141,45 +151,39 @@ def verify(index: FileIndex) -> None:
         raise _damaged(index.path, "its content does not match its hash")
 
 
-def _read_frames(index: FileIndex, k: int, start: int, stop: int) -> NDArray[np.uint8]:
-    # h5py's high-level objects would double what a short window costs beyond its decompression.
-    try:
-        file = h5py.h5f.open(os.fsencode(index.path), h5py.h5f.ACC_RDONLY)
-        try:
-            dataset = h5py.h5d.open(file, f"episodes/{k:04d}/frames".encode())
-            frames = np.empty((stop - start, *dataset.shape[1:]), dtype=np.uint8)
-            selection = dataset.get_space()
-            selection.select_hyperslab((start, 0, 0, 0), frames.shape)
-            dataset.read(h5py.h5s.create_simple(frames.shape), selection, frames)
-        finally:
-            file.close()
-    except _UNREADABLE as error:
-        raise _damaged(index.path, error) from error
-    return frames
+def _read_rows(
+    file: Any, name: str, start: int, stop: int, dtype: np.dtype[Any], memory_type: Any
+) -> NDArray[Any]:
+    # h5py's high-level objects would triple what a short window costs beyond its decompression.
+    dataset = h5py.h5d.open(file, name.encode())
+    rows = np.empty((stop - start, *dataset.shape[1:]), dtype)
+    selection = dataset.get_space()
+    selection.select_hyperslab((start, *(0 for _ in rows.shape[1:])), rows.shape)
+    dataset.read(h5py.h5s.create_simple(rows.shape), selection, rows, mtype=memory_type)
+    return rows
 
 
-def _read_steps(index: FileIndex, k: int) -> NDArray[Any]:
-    try:
-        with h5py.File(index.path, "r") as file:
-            steps: NDArray[Any] = file[f"episodes/{k:04d}/steps"][()]
-            return steps
-    except _UNREADABLE as error:
-        raise _damaged(index.path, error) from error
+@cache
+def _steps_type(action: str) -> tuple[np.dtype[Any], Any]:
+    """Type of a row of ``steps``, for NumPy and for HDF5."""
+    dtype = np.dtype(
+        [
+            ("actions", action),
+            ("poses", "<f8", (5,)),
+            ("rewards", "<f4"),
+            ("terminated", "?"),
+            ("truncated", "?"),
+            ("collided", "?"),
+            ("success", "?"),
+        ]
+    )
+    return dtype, h5py.h5t.py_create(dtype)
 
 
-_steps = lru_cache(maxsize=4096)(_read_steps)
-
-
-def _episode(index: FileIndex, k: int, frames: NDArray[np.uint8], steps: NDArray[Any]) -> Episode:
-    rows = {name: steps[name].copy() for name in ROW_FIELDS}
-    return Episode(frames=frames, map_seed=index.map_seed, policy=index.policies[k], **rows)
-
-
-def _steps_table(episode: Episode) -> NDArray[Any]:
-    columns = {name: getattr(episode, name) for name in ROW_FIELDS}
-    table = np.zeros(len(episode), [(name, a.dtype, a.shape[1:]) for name, a in columns.items()])
-    for name, array in columns.items():
-        table[name] = array
+def _steps_table(episode: Episode, action: str) -> NDArray[Any]:
+    table = np.zeros(len(episode), _steps_type(action)[0])
+    for name in ROW_FIELDS:
+        table[name] = getattr(episode, name)
     return table
 
 

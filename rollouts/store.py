@@ -95,17 +95,17 @@ class DatasetWriter:
         numbers = [int(p.stem.removeprefix("episode-")) for p in self.path.glob("episode-*.h5")]
         return self.write(f"episode-{max(numbers, default=-1) + 1:06d}", [episode])
 
-    def holds(self, name: str) -> bool:
-        """Whether the file ``name``.h5 exists, belongs to this data set, and is undamaged. Reads it whole."""
+    def frames_in(self, name: str) -> int:
+        """Frames in the file ``name``.h5; 0 if it is missing, damaged or not of this data set. Reads it whole."""
         target = self.path / f"{name}.h5"
         if not target.exists():
-            return False
+            return 0
         try:
             index = hdf5.read_index(target)
             hdf5.verify(index)
         except DataError:
-            return False
-        return index.identity == self.info.identity
+            return 0
+        return sum(index.lengths) if index.identity == self.info.identity else 0
 
     def _check(self, episode: Episode) -> None:
         split, info = split_of(episode.map_seed), self.info
@@ -141,6 +141,7 @@ class RolloutDataset:
         per_file = [len(file.lengths) for file in files]
         self._first_episode = np.concatenate([[0], np.cumsum(per_file, dtype=np.int64)])
         self._lengths = np.array([n for file in files for n in file.lengths], dtype=np.int64)
+        self._first_frame = np.cumsum(self._lengths) - self._lengths
         self._map_seeds = np.repeat(np.array([file.map_seed for file in files], dtype=np.int64), per_file)
 
     def __len__(self) -> int:
@@ -210,16 +211,13 @@ class RolloutDataset:
             raise IndexError(
                 f"Frames {start} … {stop - 1} do not exist: episode {i} has {file.lengths[k]} frames."
             )
-        return hdf5.read_window(file, k, start, stop)
+        return hdf5.read_episode(file, k, start, stop)
 
     def read_windows(self, starts: NDArray[np.int64], length: int) -> WindowBatch:
         """The windows of ``length`` frames whose first frames are numbered ``starts`` (B,)."""
-        ends = np.cumsum(self._lengths)
-        parts = []
-        for start in starts:
-            i = int(np.searchsorted(ends, start, side="right"))
-            offset = int(start - ends[i] + self._lengths[i]) if i < len(self) else 0
-            parts.append(self.window(i, offset, offset + length))
+        episodes = np.searchsorted(self._first_frame, starts, side="right") - 1
+        offsets = starts - self._first_frame[episodes]
+        parts = [self.window(int(i), int(a), int(a) + length) for i, a in zip(episodes, offsets, strict=True)]
         return WindowBatch(
             **{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(WindowBatch)}
         )
