@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -208,11 +209,10 @@ class SB3Policy:
             import stable_baselines3
         except ImportError as error:
             raise ConfigError("SB3 policies need the extra 'rl': pip install worldloop[rl].") from error
-        loader: Any = getattr(stable_baselines3, algorithm, None)
-        if not hasattr(loader, "load"):
+        if not hasattr(getattr(stable_baselines3, algorithm, None), "load"):
             raise ConfigError(f"Stable-Baselines3 has no algorithm {algorithm!r}.")
         try:
-            self._model: Any = loader.load(path, device="cpu")
+            self._model = _load_sb3(Path(path), algorithm, Path(path).stat().st_mtime_ns)
         except Exception as error:
             raise ConfigError(f"{path} could not be loaded as an SB3 {algorithm} model: {error}.") from error
 
@@ -228,6 +228,15 @@ class SB3Policy:
         )
         self._start = np.zeros(1, dtype=np.bool_)
         return action
+
+
+@lru_cache(maxsize=1)
+def _load_sb3(path: Path, algorithm: str, modified: int) -> Any:
+    # Every map gets explorers of its own; only the model, which acting does not change, is shared
+    # between them.
+    import stable_baselines3
+
+    return getattr(stable_baselines3, algorithm).load(path, device="cpu")
 
 
 class FunctionPolicy:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -88,17 +87,16 @@ class TrainingCache:
         logger.info("Unpacking %d frames of %s into %s", dataset.num_frames, dataset.path, path)
         make_directory(path.parent)
         remove_leftovers(path.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            _unpack(dataset, temporary / "new")
-            if path.exists():
-                path.rename(temporary / "old")
-            (temporary / "new").rename(path)
-            sync_directory(path.parent)
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+                temporary = Path(name)
+                _unpack(dataset, temporary / "new")
+                if path.exists():
+                    path.rename(temporary / "old")
+                (temporary / "new").rename(path)
+                sync_directory(path.parent)
         except OSError as error:
             raise DataError(f"Could not write the training cache {path}: {error.strerror}.") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls(path)
 
     @property

@@ -96,7 +96,7 @@ class DatasetWriter:
         return self.write(f"episode-{max(numbers, default=-1) + 1:06d}", [episode])
 
     def frames_in(self, name: str) -> int:
-        """Frames in the file ``name``.h5; 0 if it is missing, damaged or not of this data set. Reads it whole."""
+        """Frames in the file ``name``.h5, read whole; 0 if it is missing, damaged or not of this data set."""
         target = self.path / f"{name}.h5"
         if not target.exists():
             return 0
