@@ -48,7 +48,7 @@ def _assert_holds(dataset: RolloutDataset, expected: list[Any]) -> None:
 
 def test_what_is_recorded_does_not_depend_on_the_workers(tmp_path: Path) -> None:
     seen: list[CollectProgress] = []
-    config = _config(tmp_path, workers=3)
+    config = _config(tmp_path, workers=2)
     dataset = collect(config, seen.append)
     _assert_holds(dataset, _here(config))
     assert dataset.num_frames == 6 * 40
