@@ -21,9 +21,9 @@ def draw(world: World, clips: Clips, imagined: Imagined, report: CompareReport, 
     config, k = report.config, report.config.context
     figure = horizon_figure(
         [
-            Panel("Frames", "PSNR (dB)", _named(report.psnr)),
-            Panel("Frames", "SSIM", _named(report.ssim)),
-            Panel("Camera position", "distance to the true pose", {"imagined": report.distance}),
+            Panel("Likeness to the true frame", "PSNR (dB)", _named(report.psnr)),
+            Panel("Structural similarity", "SSIM", _named(report.ssim)),
+            Panel("Imagined camera", "distance to the true one (map units)", {"imagined": report.distance}),
         ],
         caption=(
             f"{config.maps} {config.split} maps, {config.context} real frames seen first; "

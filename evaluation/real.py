@@ -10,11 +10,19 @@ from ..errors import ConfigError
 from ..rollouts.splits import Split
 from ..world_models.world import World
 
+_ENDLESS = 1_000_000
+
 
 def doom_rooms(world: World, split: Split) -> gym.Env[Any, Any]:
-    """DoomRooms on maps of ``split``, without a reward or an end, at the frame size of ``world``."""
-    height, width = world.frame_size
-    return gym.make("worldloop/DoomRooms-v0", task="explore", split=split, height=height, width=width)
+    """DoomRooms on maps of ``split``, without a reward or an end, as ``world`` sees and acts in it."""
+    return gym.make(
+        "worldloop/DoomRooms-v0",
+        task="explore",
+        split=split,
+        frame_size=tuple(world.frame_size),
+        actions="discrete" if world.actions.kind == "discrete" else "continuous",
+        max_steps=_ENDLESS,
+    )
 
 
 def check_fits(world: World, env: gym.Env[Any, Any]) -> None:

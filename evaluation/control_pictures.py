@@ -1,0 +1,106 @@
+"""An episode of planning as pictures: what was real, what was imagined, and the way over the map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ..envs.doom_rooms.layout import WALL, Layout
+from ..envs.doom_rooms.map_picture import draw_map
+from ..world_models.world import World
+from .execution import Trace
+from .figures import COLOURS, write_figure
+from .goals import Pose, separation
+from .media import Frames, panes, write_gif, write_video
+
+_ACTED, _IMAGINED, _CONTEXT = COLOURS[0], COLOURS[1], "#8a8a92"
+FPS = 8
+
+
+def draw_episode(world: World, trace: Trace, out: Path, name: str) -> tuple[str, ...]:
+    """Write ``name.mp4``, ``name.gif`` and ``name-map.png`` into ``out``; returns the names."""
+    video = episode_video(world, trace)
+    files = [
+        write_video(out / f"{name}.mp4", video, FPS),
+        write_gif(out / f"{name}.gif", video, FPS),
+        write_figure(out / f"{name}-map.png", map_figure(trace)),
+    ]
+    return tuple(path.name for path in files)
+
+
+@torch.inference_mode()
+def episode_video(world: World, trace: Trace) -> Frames:
+    """Frames (T', H', W', 3): real | imagined | goal.
+
+    Before every plan the real world stands still while the chosen plan plays in imagination; then its first
+    actions are carried out, and beside each real frame stands the one that was imagined for that moment.
+    """
+    goal = trace.task.goal_frame
+    real, imagined, captions = [trace.frames[0]], [trace.frames[0]], ["start"]
+    starts = [plan.step for plan in trace.plans]
+    for number, (plan, until) in enumerate(zip(trace.plans, [*starts[1:], trace.steps], strict=True)):
+        dreams = world.render(plan.latents.to(world.device)).cpu().numpy()
+        for k, dream in enumerate(dreams):
+            real.append(trace.frames[plan.step])
+            imagined.append(dream)
+            captions.append(f"plan {number + 1}: imagining step {k + 1} of {len(dreams)}")
+        for step in range(plan.step, until):
+            real.append(trace.frames[step + 1])
+            imagined.append(dreams[step - plan.step])
+            captions.append(f"real step {step + 1}: {_gap(trace.poses[step + 1], trace.task.goal_pose)}")
+    captions[-1] += " - reached" if trace.reached else " - out of steps"
+    clips = {"real": np.stack(real), "imagined": np.stack(imagined), "goal": np.stack([goal] * len(real))}
+    video = panes(clips, captions)
+    # The end is held for a second, so that one sees where a loop closes.
+    return np.concatenate([video, video[-1:].repeat(FPS, 0)])
+
+
+def map_figure(trace: Trace) -> Figure:
+    """The episode from above: what was seen before, every plan as imagined, and the way really taken."""
+    layout = trace.layout
+    figure = Figure(figsize=(5.6, 5.6), layout="constrained", dpi=100)
+    axes = figure.add_subplot()
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    if isinstance(layout, Layout):
+        width, height = layout.width + 4 * WALL, layout.height + 4 * WALL
+        size = (round(700 * height / max(width, height)), round(700 * width / max(width, height)))
+        extent = (-2 * WALL, layout.width + 2 * WALL, -2 * WALL, layout.height + 2 * WALL)
+        axes.imshow(draw_map(layout, [], size), extent=extent, alpha=0.75)
+    context, path = trace.task.poses, np.stack(trace.poses)
+    axes.plot(*context[:, :2].T, color=_CONTEXT, linewidth=1.2, linestyle=":", label="seen before the start")
+    for i, plan in enumerate(trace.plans):
+        points = np.concatenate([path[plan.step][None], plan.poses])[:, :2]
+        axes.plot(*points.T, color=_IMAGINED, linewidth=1, alpha=0.7, label="imagined" if not i else None)
+    axes.plot(*path[:, :2].T, color=_ACTED, linewidth=2.2, marker=".", label="really taken")
+    _arrow(axes, path[0], "black")
+    _arrow(axes, path[-1], _ACTED)
+    _arrow(axes, trace.task.goal_pose, "#c2007a")
+    axes.plot(
+        *trace.task.goal_pose[:2], marker="x", color="#c2007a", markersize=9, linestyle="", label="goal"
+    )
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, -0.09), ncols=4, frameon=False)
+    verdict = f"reached in {trace.steps} steps" if trace.reached else f"not reached in {trace.steps} steps"
+    axes.set_title(f"map {trace.task.map_seed}: {verdict} (known way: {trace.task.steps})", fontsize=10)
+    return figure
+
+
+def _arrow(axes: Axes, pose: Pose, colour: str) -> None:
+    x, y, yaw = pose[0], pose[1], pose[3]
+    axes.annotate(
+        "",
+        xy=(x + 30 * np.cos(yaw), y + 30 * np.sin(yaw)),
+        xytext=(x, y),
+        arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.8},
+    )
+
+
+def _gap(pose: NDArray[Any], goal: NDArray[Any]) -> str:
+    distance, angle = separation(pose, goal)
+    return f"{distance:.0f} units and {angle:.0f} degrees from the goal"
