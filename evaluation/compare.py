@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def compare(
     config: CompareConfig,
     out: Path,
     *,
-    env: gym.Env[Any, Any] | None = None,
+    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
     explorer: Explorer | None = None,
     progress: Progress = silent,
 ) -> CompareReport:
@@ -41,29 +43,24 @@ def compare(
         world: the learned world.
         config: what to measure.
         out: directory for the report; made if missing.
-        env: the real environment; default DoomRooms, task explore, at the world's frame size.
+        make_env: makes the real environment; default DoomRooms, task explore, at the world's frame size.
         explorer: walks the clips; default the waypoint explorer.
         progress: told how far it is.
 
     Raises:
         ConfigError: an environment that does not fit the world, or whose episodes are too short.
     """
-    real = env if env is not None else doom_rooms(world, config.split)
-    try:
-        check_fits(world, real)
-        held_out = seed_range(config.split)
-        seeds = np.random.default_rng(config.seed).choice(held_out, config.maps, replace=False)
+    maps = np.random.default_rng(config.seed).choice(seed_range(config.split), config.maps, replace=False)
+    with closing(make_env() if make_env else doom_rooms(world, config.split)) as env:
+        check_fits(world, env)
         clips = record_clips(
-            real,
+            env,
             explorer or WaypointExplorer(),
-            np.tile(seeds, config.clips_per_map).tolist(),
+            np.tile(maps, config.clips_per_map).tolist(),
             config.context + config.horizon,
             config.seed,
             progress,
         )
-    finally:
-        if env is None:
-            real.close()
     imagined = imagine_clips(world, clips, config, progress)
     report = score(world, clips, imagined, config)
     report = replace(report, files=draw(world, clips, imagined, report, out))

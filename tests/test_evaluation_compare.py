@@ -33,7 +33,7 @@ def env() -> ToyEnv:
 
 
 def test_an_exact_world_is_perfect(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
+    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, make_env=lambda: env, explorer=WALKER)
     assert report.psnr.imagined.mean == (PSNR_CEILING,) * 6
     assert report.next_frame.imagined.estimate == PSNR_CEILING
     assert max(report.distance.mean) < 0.02 and max(report.heading.mean) < 0.01
@@ -41,7 +41,7 @@ def test_an_exact_world_is_perfect(env: ToyEnv, tmp_path: Path) -> None:
 
 
 def test_baselines_are_what_they_say(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
+    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, make_env=lambda: env, explorer=WALKER)
     maps = np.random.default_rng(4).choice(np.arange(100_000, 200_000), 5, replace=False)
     clips = record_clips(env, WALKER, maps.tolist(), 9, seed=4)
     copy = [psnr(clips.frames[:, 2], clips.frames[:, 3 + h]).mean() for h in range(6)]
@@ -67,10 +67,12 @@ class Drifting(ToyWorld):
 
 
 def test_a_wrong_world_scores_worse_and_drifts(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(Drifting(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
+    report = compare(Drifting(ARENA), CONFIG, tmp_path, make_env=lambda: env, explorer=WALKER)
     assert report.psnr.imagined.mean[-1] < PSNR_CEILING - 10
     assert report.heading.mean[-1] > report.heading.mean[0]
-    truth = compare(Drifting(ARENA), replace(CONFIG, poses="true"), tmp_path, env=env, explorer=WALKER)
+    truth = compare(
+        Drifting(ARENA), replace(CONFIG, poses="true"), tmp_path, make_env=lambda: env, explorer=WALKER
+    )
     assert max(truth.distance.mean) == 0 and truth.psnr.imagined.mean[-1] == PSNR_CEILING
 
 
@@ -90,7 +92,7 @@ def test_clips_hold_the_action_that_led_to_each_frame(env: ToyEnv) -> None:
 
 
 def test_the_report_is_json_with_its_pictures_beside_it(env: ToyEnv, tmp_path: Path) -> None:
-    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, env=env, explorer=WALKER)
+    report = compare(ToyWorld(ARENA), CONFIG, tmp_path, make_env=lambda: env, explorer=WALKER)
     data = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
     assert data["config"]["horizon"] == 6 and len(data["psnr"]["imagined"]["mean"]) == 6
     assert set(data["files"]) == {"horizon.png", "clip-0.mp4", "clip-0.gif", "strip-0.png"}
@@ -100,16 +102,29 @@ def test_the_report_is_json_with_its_pictures_beside_it(env: ToyEnv, tmp_path: P
 
 def test_a_seed_repeats_the_report(env: ToyEnv, tmp_path: Path) -> None:
     first, second = (
-        compare(ToyWorld(ARENA, noise=3.0), CONFIG, tmp_path / n, env=env, explorer=WALKER) for n in "ab"
+        compare(ToyWorld(ARENA, noise=3.0), CONFIG, tmp_path / n, make_env=lambda: env, explorer=WALKER)
+        for n in "ab"
     )
     assert replace(first, provenance={}) == replace(second, provenance={})
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="draws frames"):
-        compare(ToyWorld(ARENA), CONFIG, tmp_path, env=ToyEnv(ToyArena(frame_size=(40, 40))), explorer=WALKER)
+        compare(
+            ToyWorld(ARENA),
+            CONFIG,
+            tmp_path,
+            make_env=lambda: ToyEnv(ToyArena(frame_size=(40, 40))),
+            explorer=WALKER,
+        )
     with pytest.raises(ConfigError, match="ended after 4 frames, but 9"):
-        compare(ToyWorld(ARENA), CONFIG, tmp_path, env=ToyEnv(ARENA, max_episode_steps=3), explorer=WALKER)
+        compare(
+            ToyWorld(ARENA),
+            CONFIG,
+            tmp_path,
+            make_env=lambda: ToyEnv(ARENA, max_episode_steps=3),
+            explorer=WALKER,
+        )
     with pytest.raises(ConfigError, match="not on 'train'"):
         CompareConfig(split="train")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="horizon must be at least 1"):
