@@ -1,1 +1,21 @@
+"""Honest comparison with the real world: imagined against true frames, plans against what comes of them."""
 
+from __future__ import annotations
+
+from .comparison import CompareConfig, CompareReport
+from .control import run_control
+from .control_report import ControlReport, PlanConfig
+from .demo import DemoConfig, DemoReport, run_demo
+from .imagined_vs_real import compare
+
+__all__ = [
+    "CompareConfig",
+    "CompareReport",
+    "ControlReport",
+    "DemoConfig",
+    "DemoReport",
+    "PlanConfig",
+    "compare",
+    "run_control",
+    "run_demo",
+]

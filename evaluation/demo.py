@@ -12,11 +12,11 @@ import gymnasium as gym
 
 from ..envs.explorers import Explorer
 from ..world_models.world import World
-from .compare import compare
 from .comparison import CompareConfig, CompareReport
 from .control import run_control
 from .control_report import ControlReport, PlanConfig
 from .demo_sections import again_section, clips_section, horizon_section, planning_section
+from .imagined_vs_real import compare
 from .page import write_page
 from .progress import Progress, silent
 

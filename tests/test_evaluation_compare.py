@@ -16,8 +16,8 @@ from toy_world import ToyArena, ToyEnv, ToyWorld
 from worldloop.envs.explorers import FunctionPolicy
 from worldloop.errors import ConfigError
 from worldloop.evaluation.clips import record_clips
-from worldloop.evaluation.compare import compare, imagine_clips
 from worldloop.evaluation.comparison import CompareConfig
+from worldloop.evaluation.imagined_vs_real import compare, imagine_clips
 from worldloop.evaluation.metrics import PSNR_CEILING, psnr
 
 ARENA = ToyArena(goal=(-1e6, 0.0))
