@@ -92,7 +92,7 @@ class GoalPose(Objective):
     angle: float = math.pi / 8
     heading: float = 1.0
     along: Along = "reach"
-    time_cost: float = 0.1
+    time_cost: float = 0.5
 
     def __post_init__(self) -> None:
         _check_along(self.along)

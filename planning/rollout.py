@@ -34,9 +34,12 @@ class RolloutBatch:
 
 @dataclass
 class _Level:
-    """All futures of one length: their states and last steps, row by row, and where to find each."""
+    """Distinct futures of one length: their last steps, row by row, and where to find each.
 
-    state: WorldState
+    ``state`` is None once nothing will be imagined from here any more.
+    """
+
+    state: WorldState | None
     step: ImaginedStep | None = None
     row_of: dict[int, int] = field(default_factory=dict)
 
@@ -47,22 +50,28 @@ class RolloutTree:
     The noise of a world is a function of its seed and step and not of the plan, so plans that begin alike
     lead to the same states: with discrete actions the tree imagines each distinct beginning once, and
     remembers it for later calls. That is exact, and what a batch of plans costs falls from N·H to the number
-    of its distinct beginnings. Plans of continuous actions share nothing; they are imagined in full and
-    forgotten.
+    of its new beginnings. Plans of continuous actions share nothing: they are imagined in full and forgotten.
 
     Args:
         world: where to imagine.
         state: B worlds to begin from.
-        max_batch: worlds to imagine at a time, which bounds the memory of the model's activations.
+        max_batch: worlds to imagine at a time, which bounds the memory that the model's activations need.
         share: whether plans that begin alike are imagined once; default: where actions are discrete.
+        max_bytes: of latents to remember. Past it, beginnings are shared within a call only.
     """
 
     def __init__(
-        self, world: World, state: WorldState, max_batch: int = 256, share: bool | None = None
+        self,
+        world: World,
+        state: WorldState,
+        max_batch: int = 256,
+        share: bool | None = None,
+        max_bytes: int = 1 << 29,
     ) -> None:
         self._world = world
         self._max_batch = max_batch
         self._share = world.actions.kind == "discrete" if share is None else share
+        self._max_rows = max_bytes // (state.latents[0].numel() * state.latents.element_size())
         self._levels = [_Level(state)]
         self.model_steps = 0
         """Worlds imagined one step, so far."""
@@ -74,9 +83,15 @@ class RolloutTree:
         """What plans ``actions`` (B, N, H, ...) lead to; with their latents if asked for."""
         b, n, horizon = actions.shape[:3]
         rows = torch.arange(b, device=actions.device).repeat_interleave(n)
+        stored = sum(len(level.row_of) for level in self._levels)
+        remember = self._share and stored + b * n * horizon <= self._max_rows
+        if not remember or any(level.state is None for level in self._levels):
+            del self._levels[1:]
         steps = []
         for depth in range(horizon):
             rows = self._advance(depth, rows, actions[:, :, depth].flatten(0, 1))
+            if depth and not remember:
+                self._levels[depth].state = None
             step = self._levels[depth + 1].step
             assert step is not None
             steps.append((step, rows))
@@ -97,12 +112,9 @@ class RolloutTree:
     def _advance(self, depth: int, parents: Tensor, actions: Tensor) -> Tensor:
         """Rows (M,) at ``depth + 1`` that ``actions`` lead to from rows ``parents`` (M,) at ``depth``."""
         if not self._share:
-            self._levels[depth + 1 :] = [self._imagine(self._levels[depth].state, parents, actions)]
+            self._add(depth, parents, actions)
             return torch.arange(len(parents), device=parents.device)
-        if depth + 1 == len(self._levels):
-            known: dict[int, int] = {}
-        else:
-            known = self._levels[depth + 1].row_of
+        known = self._levels[depth + 1].row_of if depth + 1 < len(self._levels) else {}
         keys = (parents * self._world.actions.n + actions).tolist()
         new: list[int] = []
         for position, key in enumerate(keys):
@@ -110,34 +122,28 @@ class RolloutTree:
                 known[key] = len(known)
                 new.append(position)
         if new:
-            level = self._imagine(self._levels[depth].state, parents[new], actions[new])
-            if depth + 1 == len(self._levels):
-                level.row_of = known
-                self._levels.append(level)
-            else:
-                _extend(self._levels[depth + 1], level)
+            self._add(depth, parents[new], actions[new])
+            self._levels[depth + 1].row_of = known
         return torch.tensor([known[key] for key in keys], device=parents.device)
 
-    def _imagine(self, state: WorldState, rows: Tensor, actions: Tensor) -> _Level:
-        parts = []
-        for chosen, chunk in zip(
-            torch.split(rows, self._max_batch), torch.split(actions, self._max_batch), strict=True
-        ):
-            parts.append(_Level(*self._world.imagine(state[chosen], chunk)))
-            self.model_steps += len(chosen)
+    def _add(self, depth: int, parents: Tensor, actions: Tensor) -> None:
+        """Imagine ``actions`` (M, ...) from rows ``parents`` (M,) at ``depth``, as rows one level deeper."""
+        state = self._levels[depth].state
+        assert state is not None
+        for start in range(0, len(parents), self._max_batch):
+            chunk = slice(start, start + self._max_batch)
+            after, step = self._world.imagine(state[parents[chunk]], actions[chunk])
+            self.model_steps += after.batch_size
             self.model_calls += 1
-        first, *others = parts
-        for part in others:
-            _extend(first, part)
-        return first
+            if depth + 1 == len(self._levels):
+                self._levels.append(_Level(after, step))
+            else:
+                _extend(self._levels[depth + 1], after, step)
 
 
-def _extend(level: _Level, more: _Level) -> None:
-    assert level.step is not None and more.step is not None
-    level.state = WorldState.cat([level.state, more.state])
+def _extend(level: _Level, state: WorldState, step: ImaginedStep) -> None:
+    assert level.state is not None and level.step is not None
+    level.state = WorldState.cat([level.state, state])
     level.step = ImaginedStep(
-        **{
-            f.name: torch.cat([getattr(level.step, f.name), getattr(more.step, f.name)])
-            for f in fields(ImaginedStep)
-        }
+        **{f.name: torch.cat([getattr(level.step, f.name), getattr(step, f.name)]) for f in fields(step)}
     )

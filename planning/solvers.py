@@ -38,7 +38,7 @@ class MPPI(Solver):
             tuned to the objective's scale.
     """
 
-    temperature: float = 0.5
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +49,7 @@ class MPPI(Solver):
         """Softmax weights; infinite costs weigh nothing."""
         least = cost.sort(1).values[:, : self.elites]
         finite = torch.where(least.isfinite(), least, least[:, :1])
-        scale = finite.std(1, keepdim=True, correction=0).clamp(min=1e-6)
+        scale = finite.std(1, keepdim=True, correction=0).clamp(min=1e-200)
         weights = torch.softmax(-(cost - least[:, :1]) / (self.temperature * scale), 1)
         return belief.fit(plans, weights, self.smoothing)
 
