@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from ..world_models.noise import hash64
+from ..world_models.pretrained import load_world
 from ..world_models.state import WorldState
 from ..world_models.world import World
 from .contexts import Contexts
@@ -50,6 +51,7 @@ class Imagination:
         max_episode_steps: time limit, None for none.
         observation: ``"frame"``: (H, W, 3) uint8; ``"latent"``: (C, h, w) float32, nothing is decoded.
         device: where to load a world given by name.
+        overrides: of its configuration, as `load_world` takes them.
         render_mode: ``"rgb_array"`` or None; only checked here.
 
     Raises:
@@ -66,6 +68,7 @@ class Imagination:
         max_episode_steps: int | None = None,
         observation: Observation = "frame",
         device: str = "cpu",
+        overrides: dict[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
@@ -78,7 +81,7 @@ class Imagination:
             raise ConfigError(
                 f"max_episode_steps is at least 1, or None for no limit; got {max_episode_steps}."
             )
-        self.world = _load(world, device)
+        self.world = _load(world, device, overrides or {})
         self.contexts = _contexts(contexts, self.world)
         self.max_episode_steps = max_episode_steps
         self.observation = observation
@@ -252,13 +255,12 @@ def _copy(tensor: Tensor) -> NDArray[Any]:
     return np.array(tensor.cpu().numpy())
 
 
-def _load(world: str | Path | World, device: str) -> World:
-    if not isinstance(world, str | Path):
-        return world
-    from ..world_models.pretrained import load_world
-
-    loaded: World = load_world(world, device=device)
-    return loaded
+def _load(world: str | Path | World, device: str, overrides: dict[str, Any]) -> World:
+    if isinstance(world, str | Path):
+        return load_world(world, device=device, **overrides)
+    if overrides:
+        raise ConfigError("overrides change a world that is loaded by name; this one is loaded already.")
+    return world
 
 
 def _contexts(contexts: str | Path | Contexts | None, world: World) -> Contexts:

@@ -43,6 +43,7 @@ class ImaginedEnv(gym.Env[NDArray[Any], Any]):
             handles the argument of this name itself, with its ``TimeLimit`` wrapper.)
         observation: ``"frame"`` or ``"latent"``.
         device: where to load a world given by name.
+        overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         render_mode: ``"rgb_array"`` or None.
 
     Raises:
@@ -60,9 +61,12 @@ class ImaginedEnv(gym.Env[NDArray[Any], Any]):
         max_episode_steps: int | None = None,
         observation: Observation = "frame",
         device: str = "cpu",
+        overrides: dict[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.imagination = Imagination(world, contexts, max_episode_steps, observation, device, render_mode)
+        self.imagination = Imagination(
+            world, contexts, max_episode_steps, observation, device, overrides, render_mode
+        )
         self.render_mode = render_mode
         self.action_space = self.imagination.action_space
         self.observation_space = self.imagination.observation_space

@@ -53,6 +53,7 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
         max_episode_steps: time limit after which an episode is truncated; None for none.
         observation: ``"frame"`` or ``"latent"``.
         device: where to load a world given by name.
+        overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         autoreset_mode: what happens after an episode's last step. ``NEXT_STEP``: its next step ignores the
             action, begins the next episode and returns its first observation with reward 0. ``SAME_STEP``:
             the next episode begins at once; ``infos["final_obs"]`` and ``infos["final_info"]`` hold the end
@@ -73,12 +74,15 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
         max_episode_steps: int | None = None,
         observation: Observation = "frame",
         device: str = "cpu",
+        overrides: dict[str, Any] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"A vector environment needs num_envs >= 1, got {num_envs}.")
-        imagination = Imagination(world, contexts, max_episode_steps, observation, device, render_mode)
+        imagination = Imagination(
+            world, contexts, max_episode_steps, observation, device, overrides, render_mode
+        )
         self._set_up(imagination, num_envs, AutoresetMode(autoreset_mode), render_mode)
 
     def _set_up(
