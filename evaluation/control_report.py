@@ -23,17 +23,18 @@ SOLVERS: dict[str, type[Solver]] = {"cem": CEM, "mppi": MPPI, "random-shooting":
 class PlanConfig:
     """Which goals, how to plan for them, and what counts as reaching them."""
 
-    goal: Literal["pose", "frame"] = "pose"
-    """What the planner is given: the goal's pose, or only the picture seen there."""
+    goal: Literal["frame", "pose"] = "frame"
+    """What the planner is given: only the picture seen at the goal, or its pose. A pose asks little of a
+    world: one that knows no more than what its actions mean can plan for it."""
     episodes: int = 50
     """Goals, each on a held-out map of its own."""
     solver: Literal["cem", "mppi", "random-shooting"] = "cem"
     """How candidate plans are refined."""
-    horizon: int = 10
+    horizon: int = 8
     """Steps looked ahead."""
-    candidates: int = 48
+    candidates: int = 32
     """Plans tried in each iteration."""
-    iterations: int = 3
+    iterations: int = 2
     """How often they are refined."""
     elites: int = 8
     """Best plans learned from in each iteration."""

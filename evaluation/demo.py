@@ -27,11 +27,7 @@ class DemoConfig:
 
     compare: CompareConfig = field(default_factory=lambda: CompareConfig(maps=24, horizon=16, pictures=2))
     """The comparison."""
-    plan: PlanConfig = field(
-        default_factory=lambda: PlanConfig(
-            episodes=8, horizon=8, candidates=32, iterations=2, pictures=2, batch=8
-        )
-    )
+    plan: PlanConfig = field(default_factory=lambda: PlanConfig(episodes=8, pictures=2, batch=8))
     """The planning."""
 
 

@@ -25,7 +25,7 @@ ARENA = ToyArena(goal=(-1e6, 0.0), size=800.0)
 WALKER = FunctionPolicy(lambda observation, info, rng: int(rng.integers(7)), "random")
 CONFIG = PlanConfig(
     episodes=6, horizon=6, candidates=40, iterations=3, context=3, nearest=4, farthest=8, budget=12,
-    batch=4, pictures=1, random_repeats=3,
+    batch=4, pictures=1, random_repeats=3, goal="pose",
 )  # fmt: skip
 
 

@@ -21,7 +21,9 @@ ARENA = ToyArena(goal=(-1e6, 0.0), size=800.0)
 WALKER = FunctionPolicy(lambda observation, info, rng: int(rng.integers(7)), "random")
 CONFIG = DemoConfig(
     CompareConfig(maps=3, context=2, horizon=4, pictures=1),
-    PlanConfig(episodes=2, horizon=5, context=2, nearest=3, farthest=6, budget=6, pictures=1, batch=2),
+    PlanConfig(
+        goal="pose", episodes=2, horizon=5, context=2, nearest=3, farthest=6, budget=6, pictures=1, batch=2
+    ),
 )
 VOID = {"meta", "img", "br", "link"}
 
