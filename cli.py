@@ -1,0 +1,241 @@
+"""The command line: ``worldloop VERB``. Parses, calls, prints; no logic."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .envs.collecting import CollectConfig
+from .errors import WorldloopError
+from .evaluation import CompareConfig, DemoConfig, PlanConfig
+from .world_models.training.config import TrainConfig
+
+Device = Literal["auto", "cpu", "cuda"]
+_ERROR = Console(stderr=True, highlight=False, soft_wrap=True)
+_OUT = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Collect(CollectConfig):
+    """Record experience in a real world. The same command again completes a recording that was interrupted."""
+
+
+@dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a world on recorded experience, or go on with a run that was interrupted."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Same real state, same actions: real and imagined side by side, on held-out maps."""
+
+    out: Path = Path("runs/compare")
+    """Directory for the report (JSON), the curves, the videos and the strips."""
+    world: str = "doom-rooms-tiny"
+    """A bundled world, or the directory of a trained one."""
+    device: Device = "auto"
+    """Where to compute."""
+    settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plan in imagination, act in the real world: MPC towards goals on held-out maps, against random actions."""
+
+    out: Path = Path("runs/plan")
+    """Directory for the report (JSON), the videos and the maps."""
+    world: str = "doom-rooms-tiny"
+    """A bundled world, or the directory of a trained one."""
+    device: Device = "auto"
+    """Where to compute."""
+    settings: Annotated[PlanConfig, tyro.conf.arg(name="")] = field(default_factory=PlanConfig)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """See it work: a comparison, planning in the real world, and one page with the pictures and figures."""
+
+    out: Path = Path("demo")
+    """Directory for the page and what it shows."""
+    world: str = "doom-rooms-tiny"
+    """A bundled world, or the directory of a trained one."""
+    device: Device = "auto"
+    """Where to compute."""
+    seed: int = 0
+    """Of maps, goals and imagination."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check what this machine has: versions, arithmetic, the game engine, bundled worlds."""
+
+
+Verb = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Collect, tyro.conf.subcommand("collect")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+class _Bars:
+    """Progress bars with the time left, one per stage."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=_ERROR,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+        fields = {"note": note} if note else {}
+        self._bars.update(self._tasks[stage], completed=done, total=total, **fields)
+
+
+def _load(verb: Compare | Plan | Demo) -> Any:
+    from .world_models.pretrained import load_world
+    from .world_models.training.train import pick_device
+
+    return load_world(verb.world, pick_device(verb.device))
+
+
+def _collect(config: Collect) -> None:
+    from .envs.collecting import collect
+
+    with _Bars() as bars:
+        dataset = collect(config, lambda p: bars("maps", p.maps_done, p.maps, f"{p.frames} frames"))
+    _OUT.print(f"{config.out}: {dataset.num_frames} frames in {len(dataset)} episodes, {dataset.split} split.")
+
+
+def _train(config: Train) -> None:
+    from .world_models.training.fit import Progress as Step
+    from .world_models.training.train import train
+    from .world_models.training.validation import Validation
+
+    with _Bars() as bars:
+
+        def watch(step: Step, scores: Validation | None) -> None:
+            if step.step % 10 == 0 or step.step == step.steps:
+                losses = " ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+                bars(step.stage, step.step, step.steps, losses)
+            if scores is not None:
+                named = ", ".join(f"{k} {v:.2f}" for k, v in scores.scalars().items())
+                _ERROR.print(f"step {step.step}, validation in dB: {named}")
+
+        world = train(config, shlex.join(["worldloop", *sys.argv[1:]]), watch)
+    _OUT.print(f"The world is in {world}." if world else f"Stopped as asked; the same command goes on in {config.out}.")
+
+
+def _compare(verb: Compare) -> None:
+    from .evaluation import compare
+
+    with _Bars() as bars:
+        report = compare(_load(verb), verb.settings, verb.out, progress=bars)
+    _summary(report, verb.out)
+
+
+def _plan(verb: Plan) -> None:
+    from .evaluation import run_control
+
+    with _Bars() as bars:
+        report = run_control(_load(verb), verb.settings, verb.out, progress=bars)
+    _summary(report, verb.out)
+
+
+def _demo(verb: Demo) -> None:
+    from dataclasses import replace
+
+    from .evaluation import run_demo
+
+    config = DemoConfig()
+    config = replace(
+        config, compare=replace(config.compare, seed=verb.seed), plan=replace(config.plan, seed=verb.seed)
+    )
+    with _Bars() as bars:
+        report = run_demo(_load(verb), verb.out, config, progress=bars)
+    _OUT.print(f"Done in {report.seconds:.0f} s. Open {report.page} in a browser.")
+
+
+def _doctor(verb: Doctor) -> None:
+    from importlib.metadata import version
+
+    import torch
+
+    from .envs.doom_rooms.env import DoomRoomsEnv
+    from .world_models.pretrained import bundled_worlds
+    from .world_models.training.fit import native_bfloat16
+
+    for name in ("worldloop", "torch", "gymnasium", "vizdoom", "numpy"):
+        _OUT.print(f"{name} {version(name)}")
+    _OUT.print(f"processor cores: {os.cpu_count()}, torch threads: {torch.get_num_threads()}")
+    _OUT.print(f"native bfloat16 on the processor: {native_bfloat16(torch.device('cpu'))}")
+    _OUT.print(f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}")
+    _OUT.print(f"bundled worlds: {', '.join(bundled_worlds()) or 'none'}")
+    env = DoomRoomsEnv(split="train")
+    try:
+        observation, _ = env.reset(seed=0)
+        _OUT.print(f"DoomRooms: the engine runs, frames {observation.shape}")
+    finally:
+        env.close()
+
+
+def _summary(report: Any, out: Path) -> None:
+    from .evaluation.report import jsonable
+
+    data = jsonable(report) if is_dataclass(report) else report
+    short = {k: v for k, v in data.items() if not isinstance(v, list) or len(v) <= 24}
+    _OUT.print(json.dumps(short, indent=2, default=str))
+    _OUT.print(f"Pictures and the whole report: {out}")
+
+
+def main() -> None:
+    """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
+    verb = tyro.cli(Verb, prog="worldloop", description=__import__("worldloop").__doc__)  # type: ignore[call-overload]
+    actions: dict[type, Any] = {
+        Demo: _demo, Collect: _collect, Train: _train, Plan: _plan, Compare: _compare, Doctor: _doctor,
+    }  # fmt: skip
+    try:
+        actions[type(verb)](verb)
+    except (WorldloopError, OSError) as error:
+        _ERROR.print(f"[bold red]error:[/] {error}")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _ERROR.print("Stopped. Everything finished so far is kept; the same command goes on from there.")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
