@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, cast
 
 from ..errors import DataError
@@ -43,7 +44,8 @@ class Provenance:
                 versions[package] = version(package)
             except PackageNotFoundError:
                 continue
-        return cls(shlex.join(sys.argv), datetime.now(UTC).isoformat(timespec="seconds"), versions)
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return cls(command, datetime.now(UTC).isoformat(timespec="seconds"), versions)
 
 
 @dataclass(frozen=True)
