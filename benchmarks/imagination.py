@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -45,6 +46,8 @@ class ImaginationBenchmark:
     """Timed repeats of every figure."""
     seconds: float = 1.5
     """Least length of one repeat."""
+    cold_starts: int = 3
+    """Fresh processes started; the one of median length is reported."""
     device: str = "cpu"
     """Where the world computes."""
     threads: int | None = None
@@ -85,8 +88,8 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
     """Every figure, told line by line as it is measured."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    starts = [cold_start(config.world, config.device) for _ in range(3)]
-    cold = sorted(starts, key=lambda s: s.process_s)[1]
+    starts = [cold_start(config.world, config.device) for _ in range(config.cold_starts)]
+    cold = sorted(starts, key=lambda s: s.process_s)[len(starts) // 2]
     report(f"cold start {cold.process_s:.2f} s, peak memory {cold.peak_mb:.0f} MB")
     world = load_world(config.world, device=config.device)
     rates: dict[str, dict[str, Any]] = {}
@@ -109,6 +112,7 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
             "machine": {"processor": _processor(), "cores": _cores()},
             "cold_start": asdict(cold),
             "steps_per_second": rates,
+            "peak_mb": _peak_mb(),
             "provenance": provenance(world),
         }
     )
@@ -213,6 +217,12 @@ def _blank_contexts(world: World) -> Contexts:
         action_spec=world.actions,
         split="train",
     )
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process so far, all batches included, in megabytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _processor() -> str:
