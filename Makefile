@@ -13,11 +13,11 @@ install: .venv/installed
 demo: install
 	$(BIN)/worldloop demo
 
-# mypy names a package after its folder; the link gives it the right name wherever the checkout lies.
+# mypy names a package after its folder; a link outside gives it the right name wherever the checkout lies.
 lint: install
-	mkdir -p build && ln -sfn "$(CURDIR)" build/worldloop
 	$(BIN)/ruff check .
-	cd build && ../$(BIN)/mypy --config-file ../pyproject.toml -p worldloop
+	link=$$(mktemp -d) && ln -s "$(CURDIR)" $$link/worldloop && mypy="$(CURDIR)/$(BIN)/mypy" && cd $$link && \
+		$$mypy --config-file worldloop/pyproject.toml worldloop; status=$$?; rm -r $$link; exit $$status
 
 test: install
 	$(BIN)/pytest -q

@@ -27,6 +27,7 @@ from .evaluation import CompareConfig, DemoConfig, PlanConfig
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
+DESCRIPTION = "A learned video world that remembers: record, train, imagine, plan, compare."
 _ERROR = Console(stderr=True, highlight=False, soft_wrap=True)
 _OUT = Console(highlight=False, soft_wrap=True)
 
@@ -121,8 +122,7 @@ class _Bars:
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
-        fields = {"note": note} if note else {}
-        self._bars.update(self._tasks[stage], completed=done, total=total, **fields)
+        self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
 
 
 def _load(verb: Compare | Plan | Demo) -> Any:
@@ -181,9 +181,7 @@ def _demo(verb: Demo) -> None:
     from .evaluation import run_demo
 
     config = DemoConfig()
-    config = replace(
-        config, compare=replace(config.compare, seed=verb.seed), plan=replace(config.plan, seed=verb.seed)
-    )
+    config = replace(config, compare=replace(config.compare, seed=verb.seed), plan=replace(config.plan, seed=verb.seed))
     with _Bars() as bars:
         report = run_demo(_load(verb), verb.out, config, progress=bars)
     _OUT.print(f"Done in {report.seconds:.0f} s. Open {report.page} in a browser.")
@@ -223,7 +221,7 @@ def _summary(report: Any, out: Path) -> None:
 
 def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
-    verb = tyro.cli(Verb, prog="worldloop", description=__import__("worldloop").__doc__)  # type: ignore[call-overload]
+    verb = tyro.cli(Verb, prog="worldloop", description=DESCRIPTION)
     actions: dict[type, Any] = {
         Demo: _demo, Collect: _collect, Train: _train, Plan: _plan, Compare: _compare, Doctor: _doctor,
     }  # fmt: skip

@@ -41,7 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WorldloopError(
-                f"The disk is full: {path} was not written; what stood there before is untouched. Free space and run again."
+                f"The disk is full: {path} was not written; what stood there before is untouched. "
+                "Free space and run again."
             ) from error
         raise
     finally:

@@ -136,7 +136,8 @@ def test_bad_input_is_refused_in_a_sentence(world: WorldModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("tiny", (3, 5)), ("small", (47, 50)), ("base", (190, 197)), ("large", (680, 690)), ("xl", (1000, 1020))]
+    ("name", "millions"),
+    [("tiny", (3, 5)), ("small", (47, 50)), ("base", (190, 197)), ("large", (680, 690)), ("xl", (1000, 1020))],
 )
 def test_every_preset_constructs_at_the_papers_size(name: str, millions: tuple[int, int]) -> None:
     config = preset(name, SPEC)  # type: ignore[arg-type]

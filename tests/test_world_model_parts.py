@@ -33,7 +33,9 @@ def test_forward_is_where_the_camera_looks() -> None:
     torch.testing.assert_close(ahead[:3] - pose[:3], 2 * forward_vector(pose))
     torch.testing.assert_close(
         forward_vector(pose),
-        torch.tensor([math.cos(0.3) * math.cos(0.7), math.cos(0.3) * math.sin(0.7), math.sin(0.3)], dtype=torch.float64),
+        torch.tensor(
+            [math.cos(0.3) * math.cos(0.7), math.cos(0.3) * math.sin(0.7), math.sin(0.3)], dtype=torch.float64
+        ),
     )
 
 
@@ -56,7 +58,11 @@ def test_noise_depends_on_seed_step_and_stream_and_not_on_the_batch() -> None:
     seeds, steps = torch.arange(64), torch.full((64,), 5)
     batch = normal(seeds, steps, (16, 6, 8))
     assert torch.equal(batch[7:8], normal(seeds[7:8], steps[7:8], (16, 6, 8)))
-    for other in (normal(seeds, steps + 1, (16, 6, 8)), normal(seeds + 64, steps, (16, 6, 8)), normal(seeds, steps, (16, 6, 8), 1)):
+    for other in (
+        normal(seeds, steps + 1, (16, 6, 8)),
+        normal(seeds + 64, steps, (16, 6, 8)),
+        normal(seeds, steps, (16, 6, 8), 1),
+    ):
         assert abs(float(torch.corrcoef(torch.stack([batch.flatten(), other.flatten()]))[0, 1])) < 0.02
 
 

@@ -132,5 +132,5 @@ def motion_magnitudes(motion: Tensor, length: float = 1.0, angle: float = 1.0, t
 
 def motion_from_magnitudes(magnitudes: Tensor, length: float = 1.0, angle: float = 1.0) -> Tensor:
     """The inverse of `motion_magnitudes`: motions (..., 5) from (..., 13)."""
-    pairs = magnitudes[..., :10].unflatten(-1, (5, 2))
+    pairs: Tensor = magnitudes[..., :10].unflatten(-1, (5, 2))
     return (pairs[..., 0] - pairs[..., 1]) * magnitudes.new_tensor([length, length, length, angle, angle])

@@ -46,4 +46,5 @@ def uniform(seeds: Tensor, step: Tensor, shape: tuple[int, ...], stream: int = 0
 
 def normal(seeds: Tensor, step: Tensor, shape: tuple[int, ...], stream: int = 0) -> Tensor:
     """Standard normal numbers, float32, of shape (B, *shape): the inverse distribution function of `uniform`."""
-    return torch.special.ndtri(uniform(seeds, step, shape, stream))
+    draws: Tensor = torch.special.ndtri(uniform(seeds, step, shape, stream))
+    return draws

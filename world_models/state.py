@@ -103,9 +103,7 @@ class WorldState:
     def where(self, mask: Tensor, other: WorldState) -> WorldState:
         """World by world, this state where ``mask`` (B,) holds and ``other`` elsewhere."""
         mine, theirs = _tensors(self), _tensors(other)
-        return WorldState(
-            **{k: torch.where(mask.view(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in mine.items()}
-        )
+        return WorldState(**{k: torch.where(mask.view(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in mine.items()})
 
     @classmethod
     def cat(cls, states: list[WorldState]) -> WorldState:

@@ -137,7 +137,9 @@ class WorldModel(nn.Module):
         magnitudes = self.magnitudes(motion)
         k = self.config.context
         time = torch.arange(-k, 0, device=self.device).expand(b, k)
-        context = self.cdit.context(state.latents, torch.zeros(b, k, device=self.device), time, state.poses[..., 3], state.valid)
+        context = self.cdit.context(
+            state.latents, torch.zeros(b, k, device=self.device), time, state.poses[..., 3], state.valid
+        )
         noise = normal(state.seeds, state.step, self.config.latent_shape)
         latents, mean = integrate(
             lambda x, moment: self.cdit(x, moment, keys, magnitudes, arrived[:, 3], context),
@@ -178,8 +180,12 @@ class WorldModel(nn.Module):
 
     def _frames(self, frames: Any, leading: int) -> Tensor:
         tensor = torch.as_tensor(frames, device=self.device)
-        if tensor.dtype != torch.uint8 or tensor.ndim != leading + 3 or tuple(tensor.shape[leading:]) != (*self.frame_size, 3):
-            expected = ("B", "T")[:leading] + (*self.frame_size, 3)
+        if (
+            tensor.dtype != torch.uint8
+            or tensor.ndim != leading + 3
+            or tuple(tensor.shape[leading:]) != (*self.frame_size, 3)
+        ):
+            expected = (*("B", "T")[:leading], *self.frame_size, 3)
             raise ValueError(
                 f"This world sees uint8 frames of shape ({', '.join(map(str, expected))}), "
                 f"got {tensor.dtype} {tuple(tensor.shape)}."

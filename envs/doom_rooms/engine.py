@@ -53,6 +53,8 @@ class Engine:
         self._owner = os.getpid()
         self._layout = layout
         self._game: Any = None
+        self._slot = 0
+        self._wad: WadFile
         self._start(layout)
 
     @property
@@ -105,7 +107,8 @@ class Engine:
 
     def picture(self) -> np.ndarray:
         """The view (height, width, 3) uint8, of `resolution`."""
-        return self._picture
+        picture: np.ndarray = self._picture
+        return picture
 
     def close(self) -> None:
         """End the engine and remove everything it made. Closing twice is fine."""

@@ -204,7 +204,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._after()
         return self._observation(), verdict.reward, verdict.success, truncated, self._info()
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The view as a picture (``"rgb_array"``), or shown in the window (``"human"``)."""
         if self.render_mode is None:
             gym.logger.warn('render() shows nothing without render_mode="rgb_array" or "human".')

@@ -28,19 +28,27 @@ class AreaFilter:
         self._total = (cut_height // math.gcd(cut_height, target[0])) * (
             cut_width // math.gcd(cut_width, target[1])
         )
-        self._type = np.uint16 if self._total * 255 < 2**16 else np.uint32
+        # Twice the largest sum must fit, for the rounding.
+        self._type = np.uint16 if self._total * 511 < 2**16 else np.uint32
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """The picture (h, w, 3) as an observation (H, W, 3), both uint8."""
+        height, width = self._target
         part = picture[self._cut].astype(self._type)
-        rows = np.zeros((self._target[0], *part.shape[1:]), self._type)
-        for out, into, weight in self._rows:
-            rows[out] += part[into] * weight
-        sums = np.zeros((*self._target, 3), self._type)
-        for out, into, weight in self._columns:
-            sums[:, out] += rows[:, into] * weight
-        # Rounded half up.
-        return ((sums.astype(np.uint32) * 2 + self._total) // (2 * self._total)).astype(np.uint8)
+        rows = _mix(part.reshape(part.shape[0], -1), height, self._rows)
+        # Columns come first here: the sums then run over whole lines of memory.
+        columns = rows.reshape(height, -1, 3).transpose(1, 0, 2).reshape(part.shape[1], -1)
+        sums = _mix(columns, width, self._columns)
+        means = ((sums * 2 + self._total) // (2 * self._total)).astype(np.uint8)
+        return np.ascontiguousarray(means.reshape(width, height, 3).transpose(1, 0, 2))
+
+
+def _mix(lines: np.ndarray, n: int, phases: list[tuple[slice, slice, int]]) -> np.ndarray:
+    """``n`` weighted sums of lines (m, k): (n, k)."""
+    sums = np.zeros((n, lines.shape[1]), lines.dtype)
+    for out, into, weight in phases:
+        sums[out] += lines[into] * lines.dtype.type(weight)
+    return sums
 
 
 def _phases(source: int, target: int) -> list[tuple[slice, slice, int]]:

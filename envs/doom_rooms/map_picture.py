@@ -57,5 +57,5 @@ def draw_map(layout: Layout, path: Sequence[np.ndarray], size: tuple[int, int]) 
             color="#d04a1f",
             length_includes_head=True,
         )
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), np.uint8)[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba(), np.uint8)[..., :3].copy()  # type: ignore[no-untyped-call]

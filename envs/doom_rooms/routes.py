@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 
 import numpy as np
@@ -17,7 +18,7 @@ def find_route(layout: Layout, start: Point, end: Point) -> list[Point]:
     """See `Layout.route`."""
     rooms = _rooms_between(layout, layout.room_of(*start), layout.room_of(*end))
     points, here = [], start
-    for a, b in zip(rooms, rooms[1:], strict=False):
+    for a, b in itertools.pairwise(rooms):
         door = layout.doors_of(a)[b]
         for gate in _gates(layout, door, a):
             points += _round_props(layout, here, gate)

@@ -17,7 +17,7 @@ HOPS = 2
 """Parts that a motion is made in, one engine tic (1/35 s of game time) each."""
 
 PLACE_SCRIPT, MOVE_SCRIPT = 1, 2
-"""Numbers of the scripts ``(x, y, angle)`` and ``(velocity x, velocity y, angle)``: 16.16 fixed point, 1/65536 turns."""
+"""Scripts ``(x, y, angle)`` and ``(velocity x, velocity y, angle)``: 16.16 fixed point, 1/65536 turns."""
 
 SLOTS = ("MAP01", "MAP02")
 """Maps are written to these in turn, so that the engine never meets the one it plays in its file buffer."""
@@ -79,8 +79,8 @@ class _MapWriter:
         for door in layout.doors:
             a = layout.rooms[door.a]
             self._sector(DOOR_HEIGHT, a.floor, "FLAT23", min(a.light, layout.rooms[door.b].light), 0xFFFFFF)
-        for room in range(len(layout.rooms)):
-            self._walls(room)
+        for number in range(len(layout.rooms)):
+            self._walls(number)
         for index in range(len(layout.doors)):
             self._passage(index)
         self._goal()
@@ -131,7 +131,7 @@ class _MapWriter:
         for i, texture in enumerate((west, north, east, south)):
             start, end = corners[i], corners[(i + 1) % 4]
             dx, dy = (end[0] - start[0]) / size, (end[1] - start[1]) / size
-            here = start
+            here: tuple[float, float] = start
             for along, index in self._doors_on(start, dx, dy, room):
                 gap = [
                     (start[0] + dx * t, start[1] + dy * t)

@@ -41,10 +41,12 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
+        change: Tensor = self.second(F.silu(self.first(F.silu(self.norm(x)))))
+        return x + change
 
 
 class Autoencoder(nn.Module):
@@ -88,7 +90,7 @@ class Autoencoder(nn.Module):
             nn.PixelShuffle(2),
         )
         # Twice as fast as the default layout on processors.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("latent_mean", torch.zeros(config.channels, 1, 1))
         self.register_buffer("latent_std", torch.ones(config.channels, 1, 1))
 

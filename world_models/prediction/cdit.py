@@ -81,7 +81,7 @@ class LevelEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(waves, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, level: Tensor) -> Tensor:
-        embedded: Tensor = self.mlp(wave_embedding(level, self.waves).to(self.mlp[0].weight.dtype))
+        embedded: Tensor = self.mlp(wave_embedding(level, self.waves))
         return embedded
 
 
@@ -107,16 +107,17 @@ class CDiTBlock(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def context(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Unrotated keys and values (F, N, 2, heads, head_dim) of F context frames: tokens (F, N, D), condition (F, D)."""
+        """Unrotated keys and values (F, N, 2, heads, head_dim) of F frames: tokens (F, N, D), condition (F, D)."""
         shift, scale = self.context_modulation(F.silu(condition)).chunk(2, 1)
         both: Tensor = self.cross_kv(modulate(self.norm(tokens), shift, scale))
-        return both.unflatten(-1, (2, self.heads, -1))
+        split: Tensor = both.unflatten(-1, (2, self.heads, -1))
+        return split
 
-    def forward(
-        self, x: Tensor, condition: Tensor, turn: Tensor, keys: Tensor, values: Tensor, mask: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, turn: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Target tokens (B, N, D) after the block; ``turn`` (B, N, head_dim/2), the rest as in `Context`."""
-        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.modulation(F.silu(condition)).chunk(9, 1)
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.modulation(F.silu(condition)).chunk(
+            9, 1
+        )
         qkv = self.self_qkv(modulate(self.norm(x), shift1, scale1)).unflatten(-1, (3, self.heads, -1))
         q, k = rotate(qkv[:, :, :2], turn).unbind(2)
         x = torch.addcmul(x, gate1.unsqueeze(1), self.self_out(attend(q, k, qkv[:, :, 2])))
@@ -183,17 +184,17 @@ class CDiT(nn.Module):
         return wide
 
     def patchify(self, latents: Tensor, pool: int = 1) -> Tensor:
-        """(B, C, h, w) to tokens (B, N, C·s·s), s = patch · pool; sides that s does not divide are padded with zeros."""
+        """(B, C, h, w) to tokens (B, N, C·s·s), s = patch · pool; other sides are padded with zeros."""
         side = self.config.patch * pool
         height, width = latents.shape[-2:]
         latents = F.pad(latents, (0, -width % side, 0, -height % side))
-        x = latents.unflatten(2, (-1, side)).unflatten(4, (-1, side))
+        x: Tensor = latents.unflatten(2, (-1, side)).unflatten(4, (-1, side))
         return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """The inverse of `patchify`, for grids of any shape."""
         (rows, columns), p = self.tokens, self.config.patch
-        x = tokens.unflatten(1, (rows, columns)).unflatten(3, (self.channels, p, p))
+        x: Tensor = tokens.unflatten(1, (rows, columns)).unflatten(3, (self.channels, p, p))
         return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
     def condition(self, time: Tensor, keys: Tensor, magnitudes: Tensor) -> Tensor:
@@ -232,7 +233,9 @@ class CDiT(nn.Module):
         last = torch.where(valid[:, -1, None, None, None], latents[:, -1], torch.zeros_like(latents[:, -1]))
         return Context(tuple(keys), tuple(values), mask, last)
 
-    def forward(self, noisy: Tensor, time: Tensor, keys: Tensor, magnitudes: Tensor, yaw: Tensor, context: Context) -> Tensor:
+    def forward(
+        self, noisy: Tensor, time: Tensor, keys: Tensor, magnitudes: Tensor, yaw: Tensor, context: Context
+    ) -> Tensor:
         """Velocity (B, C, h, w).
 
         Args:

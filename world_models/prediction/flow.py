@@ -1,4 +1,4 @@
-"""Flow matching, with one sign convention everywhere (WorldPlay §3): z_k = (1 - k) noise + k clean, v = clean - noise."""
+"""Flow matching, one sign convention everywhere (WorldPlay §3): z_k = (1 - k) noise + k clean, v = clean - noise."""
 
 from __future__ import annotations
 

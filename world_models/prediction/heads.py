@@ -28,7 +28,7 @@ class PoseHead(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, last: Tensor, keys: Tensor, magnitudes: Tensor) -> Tensor:
-        """Correction (B, 5), in units of the mean step, for last latents (B, C, h, w), keys (B,), magnitudes (B, 13)."""
+        """Correction (B, 5), in mean steps, for last latents (B, C, h, w), keys (B,), magnitudes (B, 13)."""
         seen = self.reduce(F.silu(self.look(last))).flatten(1)
         x = F.silu(self.join(torch.cat([F.silu(seen), magnitudes], 1)) + self.keys(keys))
         correction: Tensor = self.out(F.silu(self.hidden(x)))

@@ -54,14 +54,19 @@ def normalise_latents(autoencoder: Autoencoder, cache: TrainingCache, seed: int,
     device = autoencoder.latent_mean.device
     starts = np.sort(cache.window_indices(0, samples, 1, seed))
     latents = torch.cat(
-        [autoencoder.encoder(to_pictures(torch.from_numpy(cache.frames[part]).to(device))) for part in np.array_split(starts, 32)]
+        [
+            autoencoder.encoder(to_pictures(torch.from_numpy(cache.frames[part]).to(device)))
+            for part in np.array_split(starts, 32)
+        ]
     )
     autoencoder.latent_mean.copy_(latents.mean((0, 2, 3))[:, None, None])
     autoencoder.latent_std.copy_(latents.std((0, 2, 3)).clamp(min=1e-3)[:, None, None])
 
 
 @torch.no_grad()
-def encode_cache(autoencoder: Autoencoder, cache: TrainingCache, path: Path, batch_size: int = 256) -> NDArray[np.float16]:
+def encode_cache(
+    autoencoder: Autoencoder, cache: TrainingCache, path: Path, batch_size: int = 256
+) -> NDArray[np.float16]:
     """Latents (N, C, h, w) of every frame of a cache, computed once and memory-mapped from ``path`` after that."""
     if not path.exists():
         logger.info("Encoding %d frames", cache.num_frames)

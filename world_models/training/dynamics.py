@@ -65,7 +65,9 @@ class DynamicsStage:
         clean, target = window[:, :k], window[:, k]
         level = CONTEXT_NOISE * chance(1, k) * (chance(2, 1) < 0.5)
         context = torch.lerp(clean, gauss(3, *clean.shape[1:]), level[..., None, None, None])
-        seen = torch.where(chance(4, 1) < SHORT_CONTEXT, (chance(5, 1) * k).long() + 1, torch.full_like(seeds, k)[:, None])
+        seen = torch.where(
+            chance(4, 1) < SHORT_CONTEXT, (chance(5, 1) * k).long() + 1, torch.full_like(seeds, k)[:, None]
+        )
         valid = torch.arange(k, device=device) >= k - seen
 
         asked = spec.nominal_motion(actions)
@@ -83,7 +85,9 @@ class DynamicsStage:
         steps = motion.new_tensor([spec.step_length] * 3 + [spec.step_angle] * 2)
         correction = world.pose_head(last, keys, world.magnitudes(asked))
         smear = 0.2 * chance(8, 1, 1, 1)
-        predicted_reward, logit = world.outcome_head(last, torch.lerp(target, gauss(9, *target.shape[1:]), smear), magnitudes)
+        predicted_reward, logit = world.outcome_head(
+            last, torch.lerp(target, gauss(9, *target.shape[1:]), smear), magnitudes
+        )
         return {
             "flow": (flow.float() - velocity(target, noise)).square().mean(),
             "pose": F.smooth_l1_loss(correction.float(), (motion - asked) / steps, beta=0.05),

@@ -23,7 +23,10 @@ class Stage(Protocol):
     """What is trained, and how a step's loss is computed."""
 
     name: str
-    module: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """The parameters."""
 
     def loss(self, step: int) -> dict[str, Tensor]:
         """Losses of training step ``step``, a function of the parameters and ``step`` alone; their sum is minimised."""
@@ -63,7 +66,7 @@ def learning_rate(config: StageConfig, step: int) -> float:
 def native_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices natively; elsewhere it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported: Callable[[], bool] = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(supported())
 
@@ -125,7 +128,7 @@ def fit(
                 losses = stage.loss(step)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
             if not math.isfinite(float(norm)):
                 raise Diverged(

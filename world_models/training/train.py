@@ -64,9 +64,7 @@ def train(
 
 
 class _Run:
-    def __init__(
-        self, config: TrainConfig, command: str, watch: Callable[[Progress, Validation | None], None]
-    ) -> None:
+    def __init__(self, config: TrainConfig, command: str, watch: Callable[[Progress, Validation | None], None]) -> None:
         self.config, self.command, self.watch = config, command, watch
         device = pick_device(config.device)
         dataset = open_dataset(config.data, purpose="training")
@@ -91,7 +89,7 @@ class _Run:
         config, out, world = self.config, self.config.out, self.world
         self._claim()
         started = time.monotonic()
-        with SummaryWriter(str(out / "tensorboard")) as self.log:  # type: ignore[no-untyped-call]
+        with SummaryWriter(str(out / "tensorboard")) as self.log:
             first = AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed)
             average, finished = fit(
                 first,
@@ -140,7 +138,7 @@ class _Run:
     def _after_step(self, progress: Progress, validation: Validation | None = None) -> None:
         if progress.step % 10 == 0 or progress.step == progress.steps:
             for name, value in progress.losses.items():
-                self.log.add_scalar(f"{progress.stage}/{name}", value, progress.step)  # type: ignore[no-untyped-call]
+                self.log.add_scalar(f"{progress.stage}/{name}", value, progress.step)
         self.watch(progress, validation)
 
     def _after_dynamics_step(self, progress: Progress) -> None:
@@ -156,8 +154,8 @@ class _Run:
             return None
         scores = validate(self.kept, self.validation)
         for key, value in scores.scalars().items():
-            self.log.add_scalar(f"validation/{key}", value, step)  # type: ignore[no-untyped-call]
-        self.log.add_image("validation/true_imagined_error", scores.grid, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+            self.log.add_scalar(f"validation/{key}", value, step)
+        self.log.add_image("validation/true_imagined_error", scores.grid, step, dataformats="HWC")
         return scores
 
     def _about(self, seconds: float) -> dict[str, Any]:

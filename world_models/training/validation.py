@@ -51,7 +51,9 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(world: WorldModel, cache: TrainingCache, horizon: int = 10, windows: int = 128, seed: int = 0) -> Validation:
+def validate(
+    world: WorldModel, cache: TrainingCache, horizon: int = 10, windows: int = 128, seed: int = 0
+) -> Validation:
     """Score roll-outs of ``horizon`` steps from ``windows`` fixed places of a validation cache."""
     k = world.config.context
     batch = cache.read_windows(cache.window_indices(0, windows, k + horizon, seed), k + horizon)
