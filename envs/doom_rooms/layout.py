@@ -184,7 +184,8 @@ class Layout:
         while True:
             chosen = int(rng.integers(len(self.rooms))) if room is None else room
             left, bottom = self.room_corner(chosen)
-            x, y = (float(v) for v in (*rng.integers(0, self.room_size, 2), left, bottom))
+            across, up = rng.integers(0, self.room_size, 2)
+            x, y = float(left + across), float(bottom + up)
             if self.clear(x, y, margin):
                 return x, y
 
