@@ -73,7 +73,7 @@ def encode_cache(
         device = autoencoder.latent_mean.device
         parts = []
         for start in range(0, cache.num_frames, batch_size):
-            frames = torch.from_numpy(cache.frames[start : start + batch_size]).to(device)
+            frames = torch.from_numpy(np.array(cache.frames[start : start + batch_size])).to(device)
             parts.append(autoencoder.encode(to_pictures(frames)).to(torch.float16).cpu().numpy())
         with replacing(path) as temporary:
             np.save(temporary, np.concatenate(parts))

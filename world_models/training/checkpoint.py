@@ -65,6 +65,7 @@ def load_checkpoint(
         value.copy_(parts["average"][name])
     for name, parameter in module.named_parameters():
         if name in parts.get(_MOMENTS[0], {}):
-            state = {m: parts[m][name].to(memory_format=torch.preserve_format) for m in _MOMENTS}
+            # The fused optimiser walks memory in order: moments need the very layout of their parameter.
+            state = {m: torch.empty_like(parameter).copy_(parts[m][name]) for m in _MOMENTS}
             optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **state}
     return step
