@@ -141,6 +141,7 @@ def _collect(config: Collect) -> None:
 
 
 def _train(config: Train) -> None:
+    from .envs.contexts import add_contexts
     from .world_models.training.fit import Progress as Step
     from .world_models.training.train import train
     from .world_models.training.validation import Validation
@@ -156,6 +157,8 @@ def _train(config: Train) -> None:
                 _ERROR.print(f"step {step.step}, validation in dB: {named}")
 
         world = train(config, shlex.join(["worldloop", *sys.argv[1:]]), watch)
+        if world:
+            add_contexts(world, config.data, seed=config.seed)
     _OUT.print(f"The world is in {world}." if world else f"Stopped as asked; the same command goes on in {config.out}.")
 
 

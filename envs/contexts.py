@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,13 @@ from safetensors.numpy import load, save
 
 from ..errors import DataError
 from ..files import write_bytes
+from ..rollouts.store import RolloutDataset, open_dataset
 from ..world_models.actions import ActionSpec
+from ..world_models.config import WorldConfig
+from ..world_models.storage import read_description
 
-if TYPE_CHECKING:
-    from ..rollouts.store import RolloutDataset
+CONTEXTS_FILE = "contexts.safetensors"
+"""Where a world's directory keeps the recorded starts that come with it."""
 
 _FORMAT = "worldloop.contexts/1"
 _ARRAYS = {"frames": "uint8", "actions": "int64 or float32", "poses": "float64", "map_seeds": "int64"}
@@ -149,3 +152,24 @@ class Contexts:
             return cls(**{name: arrays[name] for name in _ARRAYS}, action_spec=spec, split=header["split"])
         except Exception as error:
             raise DataError(f"{path} holds no recorded contexts that can be read: {error}.") from error
+
+
+def add_contexts(world: Path, data: Path, n: int = 128, seed: int = 0) -> Path:
+    """Give a world on disk ``n`` recorded starts from the data it was trained on, so that it can be imagined by name.
+
+    Args:
+        world: directory of the world.
+        data: the data set.
+        n: number of starts.
+        seed: of their choice.
+
+    Returns:
+        The file written.
+
+    Raises:
+        WorldFormatError: no world there.
+        DataError: no data there, or no episode long enough.
+    """
+    context = WorldConfig.from_json(read_description(world)["config"]).context
+    Contexts.from_dataset(open_dataset(data), n, context, seed).save(world / CONTEXTS_FILE)
+    return world / CONTEXTS_FILE

@@ -22,7 +22,7 @@ from ..world_models.noise import hash64
 from ..world_models.pretrained import load_world
 from ..world_models.state import WorldState
 from ..world_models.world import World
-from .contexts import Contexts
+from .contexts import CONTEXTS_FILE, Contexts
 from .episodes import Episodes
 
 Observation = Literal["frame", "latent"]
@@ -271,7 +271,7 @@ def _contexts(contexts: str | Path | Contexts | None, world: World) -> Contexts:
                 "This world came without recorded starts: pass contexts=, a file or a Contexts "
                 "(Contexts.from_dataset makes one)."
             )
-        contexts = Path(directory) / "contexts.safetensors"
+        contexts = Path(directory) / CONTEXTS_FILE
     if not isinstance(contexts, Contexts):
         contexts = Contexts.load(contexts)
     if contexts.frame_size != tuple(world.frame_size):

@@ -28,6 +28,9 @@ class WorldModel(nn.Module):
     Args:
         config: shape and behaviour.
 
+    Attributes:
+        mean_frame: (H, W, 3) float32, 0 … 255: the mean of the frames it was trained on, a baseline to beat.
+
     Example:
         >>> state = world.observe(world.start(1), frames, actions, poses)   # frames (1, T, H, W, 3) uint8
         >>> state, step = world.imagine(state, [1])                         # one imagined step forward
@@ -45,6 +48,8 @@ class WorldModel(nn.Module):
         self.cdit = CDiT(config.cdit, channels, grid, config.fov)
         self.pose_head = PoseHead(channels, grid)
         self.outcome_head = OutcomeHead(channels, grid)
+        self.mean_frame: Tensor
+        self.register_buffer("mean_frame", torch.zeros(*config.frame_size, 3))
 
     @property
     def device(self) -> torch.device:

@@ -63,6 +63,12 @@ def normalise_latents(autoencoder: Autoencoder, cache: TrainingCache, seed: int,
     autoencoder.latent_std.copy_(latents.std((0, 2, 3)).clamp(min=1e-3)[:, None, None])
 
 
+def mean_frame(cache: TrainingCache, seed: int, samples: int = 4096) -> Tensor:
+    """The mean (H, W, 3) of random training frames in whole numbers, float32."""
+    starts = np.sort(cache.window_indices(0, samples, 1, seed))
+    return torch.from_numpy(np.round(cache.frames[starts].mean(0, dtype=np.float64)).astype(np.float32))
+
+
 @torch.no_grad()
 def encode_cache(
     autoencoder: Autoencoder, cache: TrainingCache, path: Path, batch_size: int = 256

@@ -21,7 +21,7 @@ from ...rollouts.store import open_dataset
 from ..config import preset
 from ..storage import save_world
 from ..world_model import WorldModel
-from .autoencoder import AutoencoderStage, encode_cache, normalise_latents
+from .autoencoder import AutoencoderStage, encode_cache, mean_frame, normalise_latents
 from .config import TrainConfig
 from .dynamics import DynamicsStage
 from .fit import Progress, fit
@@ -107,6 +107,7 @@ class _Run:
             world.autoencoder.eval().requires_grad_(False)
             normalise_latents(world.autoencoder, self.cache, config.seed)
             self.kept.autoencoder.load_state_dict(world.autoencoder.state_dict())
+            self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
             self.second = DynamicsStage(world, self.cache, latents, config.dynamics, config.seed)
             average, finished = fit(
