@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,11 +24,12 @@ from rich.progress import (
 
 from .envs.collecting import CollectConfig
 from .errors import WorldloopError
-from .evaluation import CompareConfig, DemoConfig, PlanConfig
+from .evaluation import CompareConfig, DemoConfig, ImagineConfig, PlanConfig
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
 DESCRIPTION = "A learned video world that remembers: record, train, imagine, plan, compare."
+_SILENCE = 30.0
 _ERROR = Console(stderr=True, highlight=False, soft_wrap=True)
 _OUT = Console(highlight=False, soft_wrap=True)
 
@@ -53,6 +55,19 @@ class Compare:
     device: Device = "auto"
     """Where to compute."""
     settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
+
+
+@dataclass(frozen=True)
+class Imagine:
+    """Film one imagined episode, from a recorded start: actions you name, or random ones."""
+
+    out: Path = Path("runs/imagine")
+    """Directory for the video and the numbers (JSON)."""
+    world: str = "doom-rooms-tiny"
+    """A bundled world, or the directory of a trained one."""
+    device: Device = "auto"
+    """Where to compute."""
+    settings: Annotated[ImagineConfig, tyro.conf.arg(name="")] = field(default_factory=ImagineConfig)
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,7 @@ Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Collect, tyro.conf.subcommand("collect")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Imagine, tyro.conf.subcommand("imagine")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -98,7 +114,7 @@ Verb = (
 
 
 class _Bars:
-    """Progress bars with the time left, one per stage."""
+    """Progress bars with the time left, one per stage; where no one watches, a line now and then."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -111,21 +127,30 @@ class _Bars:
             console=_ERROR,
         )
         self._tasks: dict[str, Any] = {}
+        self._begun: dict[str, float] = {}
+        self._told = -_SILENCE
 
     def __enter__(self) -> _Bars:
-        self._bars.start()
+        if _ERROR.is_terminal:
+            self._bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bars.stop()
+        if _ERROR.is_terminal:
+            self._bars.stop()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+            self._begun[stage] = time.monotonic()
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+        now = time.monotonic()
+        if not _ERROR.is_terminal and (done >= total or now - self._told >= _SILENCE):
+            self._told = now
+            _ERROR.print(f"{stage}: {done}/{total} after {now - self._begun[stage]:.0f} s {note}".rstrip())
 
 
-def _load(verb: Compare | Plan | Demo) -> Any:
+def _load(verb: Compare | Imagine | Plan | Demo) -> Any:
     from .world_models.pretrained import load_world
     from .world_models.training.train import pick_device
 
@@ -168,6 +193,15 @@ def _compare(verb: Compare) -> None:
     with _Bars() as bars:
         report = compare(_load(verb), verb.settings, verb.out, progress=bars)
     _summary(report, verb.out)
+
+
+def _imagine(verb: Imagine) -> None:
+    from .evaluation import imagine_episode
+
+    with _Bars() as bars:
+        report = imagine_episode(_load(verb), verb.settings, verb.out, progress=bars)
+    end = "until the world ended the episode" if report["terminated"] else "to the end"
+    _OUT.print(f"{report['steps']} steps, {end}; return {report['return']:.3f}. The film: {verb.out / 'imagined.mp4'}")
 
 
 def _plan(verb: Plan) -> None:
@@ -226,7 +260,8 @@ def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
     verb = tyro.cli(Verb, prog="worldloop", description=DESCRIPTION)
     actions: dict[type, Any] = {
-        Demo: _demo, Collect: _collect, Train: _train, Plan: _plan, Compare: _compare, Doctor: _doctor,
+        Demo: _demo, Collect: _collect, Train: _train, Imagine: _imagine, Plan: _plan,
+        Compare: _compare, Doctor: _doctor,
     }  # fmt: skip
     try:
         actions[type(verb)](verb)

@@ -6,6 +6,7 @@ from .comparison import CompareConfig, CompareReport
 from .control import run_control
 from .control_report import ControlReport, PlanConfig
 from .demo import DemoConfig, DemoReport, run_demo
+from .imagine import ImagineConfig, imagine_episode
 from .imagined_vs_real import compare
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "ControlReport",
     "DemoConfig",
     "DemoReport",
+    "ImagineConfig",
     "PlanConfig",
     "compare",
+    "imagine_episode",
     "run_control",
     "run_demo",
 ]
