@@ -19,7 +19,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from worldloop.envs.doom_rooms.env import DoomRoomsEnv
+from ..envs.doom_rooms.env import DoomRoomsEnv
+from ..files import write_json
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def main() -> None:
         "most_likely_actions": evaluate(agent, config, deterministic=True),
         "random_actions": evaluate(None, config, deterministic=False),
     }
-    config.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(config.out, result)
     print(json.dumps({k: v for k, v in result.items() if k != "curve"}, indent=2))
 
 

@@ -105,7 +105,7 @@ def parse_actions(text: str, spec: ActionSpec) -> list[int]:
         ConfigError: an action the world does not know, or a world whose actions have no names.
     """
     if spec.kind != "discrete":
-        raise ConfigError("Actions can be named only for a world with discrete actions; leave them out for random ones.")
+        raise ConfigError("Only discrete actions have names; leave them out for random ones.")
     numbers: list[int] = []
     for word in re.split(r"[\s,]+", text.strip()):
         name, _, times = word.partition("*")
