@@ -14,7 +14,7 @@ import vizdoom
 from ...errors import EngineError
 from .home import EngineHome, sweep
 from .layout import Layout
-from .wad import HOPS, MOVE_SCRIPT, PLACE_SCRIPT, SLOTS, WadFile, slot_bytes_for, textmap
+from .wad import EMPTY_MAP, HOPS, MOVE_SCRIPT, PLACE_SCRIPT, SLOTS, WadFile, slot_bytes_for, textmap
 
 FIXED = 65_536
 """The engine counts lengths in 1/65536 of a map unit and angles in 1/65536 of a turn."""
@@ -32,8 +32,8 @@ _broken: list[Any] = []
 class Engine:
     """A running engine. It shows one map at a time; `load` changes it in about three milliseconds.
 
-    The engine is a process of its own. It lives in a private directory, dies with its parent on Linux, and whatever a
-    killed process leaves is removed when the next engine starts (`home.sweep`).
+    The engine is a process of its own. It lives in a private directory, dies with its parent on Linux, and what a
+    killed process leaves, that directory, is removed when the next engine starts (`home.sweep`).
 
     Args:
         layout: the first map.
@@ -76,11 +76,7 @@ class Engine:
             self.close()
             self._start(layout)
             return
-        self._slot = 1 - self._slot
-        self._wad.write(SLOTS[self._slot], text)
-        self._guard(lambda: (self._game.set_doom_map(SLOTS[self._slot]), self._game.new_episode()))
-        self._layout = layout
-        self._tic(1)
+        self._show(layout, text)
 
     def place(self, place: Place) -> bool:
         """Put the player at ``place``; False, and nobody moved, where it does not fit."""
@@ -126,14 +122,23 @@ class Engine:
         self._slot = 0
         try:
             self._wad = WadFile(self._home.path / "maps.wad", slot_bytes_for(text))
-            self._wad.write(SLOTS[0], text)
+            self._wad.write(SLOTS[0], EMPTY_MAP)
             self._game = _game(self._home, self._wad.path, self.resolution)
         except BaseException:
             self._home.remove()
             raise
         _open.add(self)
+        # A map the engine cannot read crashes this process in `init`, but is an exception once the engine runs.
         self._guard(self._game.init)
+        self._tic(1)
+        self._home.hide_shared_memory()
+        self._show(layout, text)
+
+    def _show(self, layout: Layout, text: bytes) -> None:
+        self._slot = 1 - self._slot
+        self._wad.write(SLOTS[self._slot], text)
         self._layout = layout
+        self._guard(lambda: (self._game.set_doom_map(SLOTS[self._slot]), self._game.new_episode()))
         self._tic(1)
 
     def _run(self, script: int, x: int, y: int, angle: int, tics: int) -> None:

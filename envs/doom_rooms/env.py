@@ -215,7 +215,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         if self.render_mode == "rgb_array":
             return picture
         if self._window is None:
-            self._window = Window("worldloop DoomRooms")
+            self._window = Window("worldloop DoomRooms", self.metadata["render_fps"])
         self._window.show(picture)
         return None
 
@@ -345,8 +345,9 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             self._engine.load(self._layout)
 
     def _put(self, place: Place) -> None:
-        if not self._live().place(place):
-            x, y = place[0] / FIXED, place[1] / FIXED
+        x, y = place[0] / FIXED, place[1] / FIXED
+        # The engine alone would let a player stand in the void outside the map.
+        if not self._layout.clear(x, y, -0.1) or not self._live().place(place):
             raise ValueError(
                 f"The player does not fit at x {x:.2f}, y {y:.2f} of map {self._layout.map_seed}."
             )

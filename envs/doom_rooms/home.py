@@ -44,6 +44,10 @@ class EngineHome:
         note = _read(self.path / "engine.json")
         return int(note["pid"]) if note else None
 
+    def hide_shared_memory(self) -> None:
+        """Take the names of the shared memory away, which both processes hold by now: it then goes when they do."""
+        _unlink_shared_memory(_read(self.path / "engine.json"))
+
     def remove(self) -> None:
         """End the engine if it still runs, and remove its shared memory and this directory."""
         _remove(self.path)
@@ -71,9 +75,14 @@ def _remove(home: Path) -> None:
     if note:
         if _runs_in(int(note["pid"]), home):
             os.kill(int(note["pid"]), signal.SIGKILL)
+        _unlink_shared_memory(note)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _unlink_shared_memory(note: dict[str, Any] | None) -> None:
+    if note and sys.platform == "linux":
         for path in _SHARED_MEMORY.glob(f"ViZDoom*{note['instance']}"):
             path.unlink(missing_ok=True)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def _runs_in(pid: int, home: Path) -> bool:

@@ -22,6 +22,15 @@ PLACE_SCRIPT, MOVE_SCRIPT = 1, 2
 SLOTS = ("MAP01", "MAP02")
 """Maps are written to these in turn, so that the engine never meets the one it plays in its file buffer."""
 
+EMPTY_MAP = (
+    b'namespace="ZDoom";vertex{x=0;y=0;}vertex{x=0;y=64;}vertex{x=64;y=64;}vertex{x=64;y=0;}'
+    b'sector{heightfloor=0;heightceiling=128;texturefloor="FLAT1";textureceiling="FLAT1";}'
+    + b"".join(b"linedef{v1=%d;v2=%d;sidefront=%d;blocking=true;}" % (i, (i + 1) % 4, i) for i in range(4))
+    + b'sidedef{sector=0;texturemiddle="STARTAN2";}' * 4
+    + b"thing{x=32;y=32;type=1;skill3=true;single=true;}"
+)
+"""The smallest room, to start an engine with."""
+
 MINIMUM_SLOT = 32_768
 _GOAL_TYPE, _FIRST_PROP_TYPE = 20_000, 20_001
 _GOAL_PAD = 24
@@ -199,8 +208,8 @@ def _decorate() -> str:
     Without ``ReactionTime 0`` it would not slide along walls in its first eight tics on a map.
     """
     actors = [
-        f'ACTOR Walker : PlayerPawn {{ Radius {PLAYER_RADIUS:.0f} Height 56 Friction 0.0 ReactionTime 0 Player.DisplayName "Walker" '
-        "States { Spawn: PLAY A -1\n stop\n } }",
+        f"ACTOR Walker : PlayerPawn {{ Radius {PLAYER_RADIUS:.0f} Height 56 Friction 0.0 ReactionTime 0 "
+        'Player.DisplayName "Walker" States { Spawn: PLAY A -1\n stop\n } }',
         f"ACTOR WalkersGoal {_GOAL_TYPE} {{ Radius {GOAL_RADIUS:.0f} Height 112 +SOLID "
         "States { Spawn: WLGO A -1 BRIGHT\n stop\n } }",
     ]
