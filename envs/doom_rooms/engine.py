@@ -130,7 +130,7 @@ class Engine:
         _open.add(self)
         # A map the engine cannot read crashes this process in `init`, but is an exception once the engine runs.
         self._guard(self._game.init)
-        self._tic(1)
+        self.advance(1)
         self._home.hide_shared_memory()
         self._show(layout, text)
 
@@ -139,15 +139,16 @@ class Engine:
         self._wad.write(SLOTS[self._slot], text)
         self._layout = layout
         self._guard(lambda: (self._game.set_doom_map(SLOTS[self._slot]), self._game.new_episode()))
-        self._tic(1)
+        self.advance(1)
 
     def _run(self, script: int, x: int, y: int, angle: int, tics: int) -> None:
         if self._game is None:
             raise EngineError("This engine is closed; make a new environment.")
         self._game.send_game_command(f"puke {script} {x} {y} {angle}")
-        self._tic(tics)
+        self.advance(tics)
 
-    def _tic(self, tics: int) -> None:
+    def advance(self, tics: int) -> None:
+        """Let time pass, 1/35 s of game time a tic, and look again."""
         self._guard(lambda: self._game.make_action([], tics))
         state = self._guard(self._game.get_state)
         if state is None:
