@@ -258,12 +258,12 @@ def _summary(report: Any, out: Path) -> None:
 
 def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
-    verb = tyro.cli(Verb, prog="worldloop", description=DESCRIPTION)
     actions: dict[type, Any] = {
         Demo: _demo, Collect: _collect, Train: _train, Imagine: _imagine, Plan: _plan,
         Compare: _compare, Doctor: _doctor,
     }  # fmt: skip
     try:
+        verb = tyro.cli(Verb, prog="worldloop", description=DESCRIPTION)
         actions[type(verb)](verb)
     except (WorldloopError, OSError) as error:
         _ERROR.print(f"[bold red]error:[/] {error}")

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .errors import WorldloopError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -38,8 +41,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        # Libraries written in other languages report the system's error as text.
+        if getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL):
             raise WorldloopError(
                 f"The disk is full: {path} was not written; what stood there before is untouched. "
                 "Free space and run again."

@@ -74,7 +74,12 @@ class _Run:
         self.cache = TrainingCache.of(dataset)
         self.validation: TrainingCache | None = None
         if config.validation is not None:
-            self.validation = TrainingCache.of(open_dataset(config.validation, purpose="validation"))
+            held_out = open_dataset(config.validation, purpose="validation")
+            if held_out.split != "validation":
+                raise DataError(
+                    f"{config.validation} holds maps of the {held_out.split} split; validate on the validation split."
+                )
+            self.validation = TrainingCache.of(held_out)
             if self.validation.action_spec != self.cache.action_spec:
                 raise DataError(f"{config.validation} was recorded with other actions than {config.data}.")
         shape = preset(config.preset, self.cache.action_spec, self.cache.frame_size)
