@@ -91,19 +91,42 @@ def test_asking_for_what_does_not_exist_is_one_clear_sentence(env: DoomRoomsEnv)
     for wrong in (
         {"task": "fly"}, {"level": "here"}, {"split": "all"}, {"frame_size": (0, 64)}, {"max_steps": 0},
         {"render_mode": "ansi"}, {"rows": 0}, {"room_size": 100}, {"actions": "both"}, {"map_seeds": [150_000]},
+        {"map_seeds": []}, {"frame_size": 64}, {"frame_size": (1201, 64)}, {"render_size": (48.5, 64)}, {"props": 7},
+        {"task": "find", "level": "next", "rows": 1, "cols": 1},
     ):  # fmt: skip
         with pytest.raises(WorldloopError, match=r"^[A-Za-z].*\.$"):
             DoomRoomsEnv(**wrong)  # type: ignore[arg-type]
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="'map_seed' and 'pose'"):
-        env.reset(options={"map": 3})
     with pytest.raises(ValueError, match="does not fit"):
         env.set_pose(pose(-500, 0, 0))
+    with pytest.raises(ValueError, match="five finite numbers"):
+        env.set_pose([0, 0, math.nan, 0, 0])
+    with pytest.raises(ValueError, match="level"):
+        env.render_at([160, 160, EYE_HEIGHT, 0, 0.5])
     for action in (7, -1, 1.5, None):
         with pytest.raises(ValueError, match=r"0 … 6 \(noop"):
             env.step(action)
-    with pytest.raises(ResetNeeded):
-        DoomRoomsEnv().step(0)
+    for options, says in (
+        ({"map": 3}, "'map_seed' and 'pose'"), ({"map_seed": 300_000}, "0 … 299999"),
+        ({"map_seed": 7, "pose": pose(-500, 0, 0)}, "does not fit"),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, DataError), match=says):
+            env.reset(options=options)
+        with pytest.raises(ResetNeeded):
+            env.step(NOOP)  # rather than go on with half of an old episode
+
+
+def test_there_is_nothing_to_do_before_reset_and_after_close() -> None:
+    env = DoomRoomsEnv(render_mode="rgb_array")
+    for _ in range(2):
+        for call in (
+            lambda: env.step(NOOP), env.render, env.save_state, lambda: env.pose, lambda: env.render_at(pose(0, 0, 0))
+        ):  # fmt: skip
+            with pytest.raises(ResetNeeded, match="reset"):
+                call()
+        env.reset(seed=0)
+        env.close()
+        env.close()
 
 
 # Exact motion
@@ -200,12 +223,18 @@ def test_a_saved_state_continues_to_the_last_bit(env: DoomRoomsEnv) -> None:
         frame, info = continued.load_state(saved)
         assert np.array_equal(info["pose"], continued.pose) and frame.shape == (48, 64, 3)
         assert future(continued) == first
-    for damaged in (b"", saved[:-5], b"{}", b"\xff\xfe"):
+    flipped = saved[:-9] + bytes([saved[-9] ^ 1]) + saved[-8:]
+    for damaged in (b"", saved[:-5], saved + b" ", flipped, b"{}", b"\xff\xfe"):
         with pytest.raises(DataError, match="no state"):
             other.load_state(damaged)
-    wide = DoomRoomsEnv(rows=1, cols=3)
-    with pytest.raises(DataError, match="maps of"):
-        wide.load_state(saved)
+    assert np.array_equal(other.step(NOOP)[0], find.step(NOOP)[0]), "a refused state left a trace"
+    for stranger in (
+        DoomRoomsEnv(task="find", level="far", shaping=True, cols=3),
+        DoomRoomsEnv(),
+        DoomRoomsEnv("return"),
+    ):
+        with pytest.raises(DataError, match="state is of an environment with"):
+            stranger.load_state(saved)
     find.close()
     other.close()
 
@@ -263,20 +292,23 @@ def approach(env: DoomRoomsEnv) -> np.ndarray:
 
 
 def test_return_asks_to_leave_and_to_come_back_to_the_first_pose() -> None:
-    env = DoomRoomsEnv(task="return")
+    env = DoomRoomsEnv(task="return", shaping=True)
     start = env.reset(seed=2)[1]["pose"]
-    assert not env.step(NOOP)[2], "nobody has left yet"
-    rng = np.random.default_rng(0)
-    places = (env.layout.random_position(rng) for _ in range(999))
-    far = next(place for place in places if math.dist(place, start[:2]) > tasks.RETURN_LEAVE + 50)
-    env.set_pose(pose(*far, 0.0))
-    assert not env.step(NOOP)[2]
-    env.set_pose(pose(*start[:2], start[3] + math.pi))
-    assert not env.step(NOOP)[2], "back, but looking the other way"
-    env.set_pose(start)
-    _, reward, terminated, truncated, info = env.step(NOOP)
-    assert (terminated, truncated, info["success"]) == (True, False, True)
-    assert reward == pytest.approx(1 - tasks.STEP_COST)
+    turned, around = tasks.RETURN_HEADING, np.arange(0, 2 * math.pi, 0.05)
+    extras = []
+    for distance, heading, done in (
+        (tasks.RETURN_LEAVE - 2, 0.0, False), (0.0, 0.0, False),
+        (tasks.RETURN_LEAVE + 2, 0.0, False), (0.0, math.pi, False), (tasks.RETURN_REACH + 2, 0.0, False),
+        (tasks.RETURN_REACH - 2, turned + 0.02, False), (tasks.RETURN_REACH - 2, 0.02 - turned, True),
+    ):  # fmt: skip
+        ring = [start[:2] + distance * np.array([math.cos(a), math.sin(a)]) for a in around]
+        x, y = next(place for place in ring if env.layout.clear(*place))
+        env.set_pose(pose(x, y, start[3] + heading))
+        _, reward, terminated, truncated, info = env.step(NOOP)
+        assert (terminated, truncated, info["success"]) == (done, False, done)
+        extras.append(reward - done + tasks.STEP_COST)
+    assert extras[:2] == pytest.approx([0, 0]) and extras[2] < -0.5, "shaped only once the player has left"
+    assert (extras * tasks.SHAPING_DISCOUNT ** np.arange(7)).sum() == pytest.approx(0), "a loop gains nothing"
     env.close()
 
 
@@ -386,42 +418,82 @@ def test_a_broken_map_and_a_dead_engine_are_exceptions(monkeypatch: pytest.Monke
 
 
 CHILD = """
-import json, os, sys, time
+import json, sys, time
 from worldloop.envs.doom_rooms.env import DoomRoomsEnv
+from worldloop.envs.doom_rooms.home import EngineHome
+
+def wait(home):
+    print(json.dumps([str(home.path), json.loads((home.path / "engine.json").read_text())]), flush=True)
+    if end.startswith("SIG"):
+        time.sleep(60)
+
+end = sys.argv[1]
+if end == "SIGKILL at start":
+    EngineHome.hide_shared_memory = wait
 env = DoomRoomsEnv()
 env.reset(seed=0)
-print(json.dumps([env._engine.pid, str(env._engine._home.path)]), flush=True)
-end = sys.argv[1]
-if end == "close":
-    env.close()
-elif end == "error":
+try:
+    wait(env._engine._home)
+except KeyboardInterrupt:
+    env.step(0)
+if end == "error":
     raise RuntimeError("on purpose")
-else:
-    time.sleep(60)
+env.close()
 """
+ENDS = {"close": 0, "error": 1, "SIGINT": 0, "SIGTERM": -15, "SIGKILL": -9, "SIGKILL at start": -9}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc and /dev/shm")
-@pytest.mark.parametrize("end", ["close", "error", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left_behind(end: str, tmp_path: Path) -> None:
-    before = set(os.listdir("/dev/shm"))
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, end], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
-    ) as child:
+        [sys.executable, "-c", CHILD, end], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path,
+        start_new_session=True,
+    ) as child:  # fmt: skip
         assert child.stdout is not None
-        engine, home = json.loads(child.stdout.readline())
+        home, engine = json.loads(child.stdout.readline())
         if end.startswith("SIG"):
-            child.send_signal(getattr(signal, end))
-        child.wait(30)
+            os.killpg(child.pid, getattr(signal, end.split()[0]))  # as a terminal does on Ctrl-C
+        assert child.wait(30) == ENDS[end]
     deadline = time.monotonic() + ENGINE_PAUSE
-    while running(engine) and time.monotonic() < deadline:
+    while running(engine["pid"]) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not running(engine)
-    assert set(os.listdir("/dev/shm")) <= before
-    if end.startswith("SIG"):
+    assert not running(engine["pid"])
+    if end != "SIGKILL at start":
+        assert not shared_memory(engine)
+    if end in ("SIGTERM", "SIGKILL", "SIGKILL at start"):
         sweep()  # what the next engine's start does
-    assert not Path(home).exists()
+    assert not Path(home).exists() and not shared_memory(engine)
     assert not any(tmp_path.iterdir()), "files in the working directory"
+
+
+def shared_memory(engine: dict[str, Any]) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"ViZDoom*{engine['instance']}"))
+
+
+FORK = """
+import os, sys
+import numpy as np
+from worldloop.envs.doom_rooms.env import DoomRoomsEnv
+env = DoomRoomsEnv()
+frame = env.reset(seed=0)[0]
+child = os.fork()
+if not child:
+    same = np.array_equal(env.reset(seed=0)[0], frame)
+    del env
+    sys.exit(0 if same else 1)
+status = os.waitpid(child, 0)[1]
+env.step(0)
+engine, home = env._engine.pid, env._engine._home.path
+del env
+print(status, os.path.exists(f"/proc/{engine}"), home.exists())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_forked_child_gets_an_engine_of_its_own_and_a_dropped_one_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0", "False", "False"], done.stderr
 
 
 def running(pid: int) -> bool:

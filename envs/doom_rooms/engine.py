@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import weakref
 from pathlib import Path
@@ -19,21 +20,20 @@ from .wad import EMPTY_MAP, HOPS, MOVE_SCRIPT, PLACE_SCRIPT, SLOTS, WadFile, slo
 FIXED = 65_536
 """The engine counts lengths in 1/65536 of a map unit and angles in 1/65536 of a turn."""
 
-_RESOLUTIONS = ((120, 160), (240, 320), (480, 640), (600, 800), (768, 1024), (960, 1280), (1200, 1600))
+RESOLUTIONS = ((120, 160), (240, 320), (480, 640), (600, 800), (768, 1024), (960, 1280), (1200, 1600))
 
 Place = tuple[int, int, int]
 """x, y and angle in the engine's own whole numbers."""
 
 _open: weakref.WeakSet[Engine] = weakref.WeakSet()
-_broken: list[Any] = []
-# ViZDoom crashes the process when a game that failed is started again or freed, so such games are kept for ever.
 
 
 class Engine:
     """A running engine. It shows one map at a time; `load` changes it in about three milliseconds.
 
     The engine is a process of its own. It lives in a private directory, dies with its parent on Linux, and what a
-    killed process leaves, that directory, is removed when the next engine starts (`home.sweep`).
+    killed process leaves, that directory, is removed when the next engine starts (`home.sweep`). A forked child does
+    not share it: there it counts as closed.
 
     Args:
         layout: the first map.
@@ -43,19 +43,20 @@ class Engine:
         EngineError: the engine could not start.
     """
 
+    _game: Any = None
+    _slot = 0
+    _wad: WadFile
+
     def __init__(self, layout: Layout, at_least: tuple[int, int] = (120, 160)) -> None:
-        sizes = [s for s in _RESOLUTIONS if s[0] >= at_least[0] and s[1] >= at_least[1]]
+        sizes = [s for s in RESOLUTIONS if s[0] >= at_least[0] and s[1] >= at_least[1]]
         if not sizes:
-            raise EngineError(
-                f"The engine draws up to {_RESOLUTIONS[-1]} pixels (height, width); got {at_least}."
-            )
+            raise EngineError(f"The engine draws up to {RESOLUTIONS[-1]} pixels (height, width); got {at_least}.")
         self.resolution = sizes[0]
-        self._owner = os.getpid()
         self._layout = layout
-        self._game: Any = None
-        self._slot = 0
-        self._wad: WadFile
         self._start(layout)
+
+    def __del__(self) -> None:
+        self.close()
 
     @property
     def pid(self) -> int | None:
@@ -108,7 +109,7 @@ class Engine:
 
     def close(self) -> None:
         """End the engine and remove everything it made. Closing twice is fine."""
-        if self._game is None or os.getpid() != self._owner:
+        if self._game is None:
             return
         game, self._game = self._game, None
         game.close()
@@ -143,7 +144,7 @@ class Engine:
 
     def _run(self, script: int, x: int, y: int, angle: int, tics: int) -> None:
         if self._game is None:
-            raise EngineError("This engine is closed; make a new environment.")
+            raise EngineError("The Doom engine does not run any more; call reset() to start a new one.")
         self._game.send_game_command(f"puke {script} {x} {y} {angle}")
         self.advance(tics)
 
@@ -159,19 +160,25 @@ class Engine:
     def _guard(self, call: Any) -> Any:
         try:
             return call()
-        except vizdoom.ViZDoomErrorException as error:
-            self._fail(str(error).strip())
-        except (vizdoom.ViZDoomUnexpectedExitException, vizdoom.ViZDoomIsNotRunningException) as error:
+        except (
+            vizdoom.ViZDoomErrorException,
+            vizdoom.ViZDoomUnexpectedExitException,
+            vizdoom.ViZDoomIsNotRunningException,
+        ) as error:
             self._fail(str(error).strip())
 
     def _fail(self, reason: str) -> None:
-        _broken.append(self._game)
-        self._game = None
+        self._abandon()
         self._home.remove()
-        _open.discard(self)
         raise EngineError(
             f"The Doom engine stopped on map seed {self._layout.map_seed}: {reason} Call reset() to start a new engine."
         )
+
+    def _abandon(self) -> None:
+        """Forget a game that failed or that a fork copied. Freeing it would crash or hang the process: it stays."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._game))
+        self._game = None
+        _open.discard(self)
 
 
 def _game(home: EngineHome, wad: Path, resolution: tuple[int, int]) -> Any:
@@ -214,3 +221,11 @@ def _game(home: EngineHome, wad: Path, resolution: tuple[int, int]) -> Any:
 def _close_all() -> None:
     for engine in list(_open):
         engine.close()
+
+
+def _abandon_all() -> None:
+    for engine in list(_open):
+        engine._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

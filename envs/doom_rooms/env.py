@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import operator
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -14,7 +16,7 @@ import numpy as np
 from ...errors import ConfigError, DataError
 from ...rollouts.splits import Split, seed_range, split_of
 from ...world_models.actions import ActionSpec
-from .engine import FIXED, Engine, Place
+from .engine import FIXED, RESOLUTIONS, Engine, Place
 from .frames import AreaFilter
 from .layout import GENERATOR_VERSION, Layout, generate
 from .map_picture import draw_map
@@ -38,7 +40,8 @@ _MOTIONS = {
     "turn_left": (0.0, 0.0, 1.0),
     "turn_right": (0.0, 0.0, -1.0),
 }
-_STATE_FORMAT = "worldloop.doom-rooms/1"
+_STATE_FORMAT = "worldloop.doom-rooms/2"
+_DIGEST = 32
 
 
 class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
@@ -101,10 +104,12 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._task = Assignment(task, level, shaping)
         self._seeds = _check_seeds(split, map_seeds)
         self._map_shape = {"rows": rows, "cols": cols, "room_size": room_size, "props": props}
+        self._kind = {
+            "format": _STATE_FORMAT, "generator": GENERATOR_VERSION, **self._map_shape,
+            "task": task, "level": level, "shaping": shaping,
+        }  # fmt: skip
         self.frame_size = _check_size(frame_size, "frame_size")
-        self._render_size = (
-            self.frame_size if render_size is None else _check_size(render_size, "render_size")
-        )
+        self._render_size = self.frame_size if render_size is None else _check_size(render_size, "render_size")
         self.max_steps = self._task.default_steps if max_steps is None else int(max_steps)
         if self.max_steps < 1:
             raise ConfigError(f"max_steps is at least 1; got {max_steps}.")
@@ -148,17 +153,17 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             ValueError: an option that does not exist, or a pose where the player does not fit.
         """
         super().reset(seed=seed)
+        self._started = False
         options = dict(options or {})
         map_seed = options.pop("map_seed", None)
         pose = options.pop("pose", None)
         if options:
-            raise ValueError(
-                f"reset() knows the options 'map_seed' and 'pose'; got {', '.join(map(repr, options))}."
-            )
+            raise ValueError(f"reset() knows the options 'map_seed' and 'pose'; got {', '.join(map(repr, options))}.")
         if map_seed is None:
             map_seed = self._seeds[int(self.np_random.integers(len(self._seeds)))]
-        split_of(int(map_seed))
-        self._show(int(map_seed))
+        map_seed = operator.index(map_seed)
+        split_of(map_seed)
+        self._show(map_seed)
         if pose is None:
             x, y = self._task.draw_start(self._layout, self.np_random)
             place = round(x * FIXED), round(y * FIXED), int(self.np_random.integers(FIXED))
@@ -282,46 +287,42 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
     def save_state(self) -> bytes:
         """All of the environment's state, random numbers included; `load_state` continues exactly from there."""
         state = {
-            "format": _STATE_FORMAT,
+            "kind": self._kind,
             "map_seed": self._layout.map_seed,
-            "map_shape": self._map_shape,
             "place": self._live().where(),
             "steps": self._steps,
             "flags": [self._collided, self._success, self._over],
-            "task": asdict(self._task),
+            "progress": [self._task.start, self._task.left, self._task.potential],
             "path": [pose.tolist() for pose in self._path],
             "random": self.np_random.bit_generator.state,
         }
-        return json.dumps(state).encode()
+        body = json.dumps(state).encode()
+        return hashlib.sha256(body).digest() + body
 
     def load_state(self, data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-        """Continue from `save_state`, in this or another environment of the same shape; returns what `reset` returns.
+        """Continue from `save_state`, in this or another environment with the same task and shape of map.
+
+        Returns what `reset` returns.
 
         Raises:
             DataError: the bytes are damaged, or of another kind of environment.
         """
-        try:
-            state = json.loads(data)
-            known = isinstance(state, dict) and state.get("format") == _STATE_FORMAT
-        except ValueError:
-            known = False
-        if not known:
-            raise DataError(
-                "These bytes are no state of a DoomRooms environment of this version of worldloop."
-            )
-        if state["map_shape"] != self._map_shape:
-            raise DataError(
-                f"This state is of maps of {state['map_shape']}; this environment has {self._map_shape}."
-            )
+        body = data[_DIGEST:]
+        if hashlib.sha256(body).digest() != data[:_DIGEST]:
+            raise DataError("These bytes are no state of a DoomRooms environment, or they are damaged.")
+        state = json.loads(body)
+        if state["kind"] != self._kind:
+            raise DataError(f"This state is of an environment with {state['kind']}; this one has {self._kind}.")
         self._show(state["map_seed"])
         self._put(tuple(state["place"]))
         self._steps = state["steps"]
         self._collided, self._success, self._over = state["flags"]
-        task = dict(state["task"])
-        self._task = Assignment(**{**task, "start": tuple(task["start"])})
+        start, left, potential = state["progress"]
+        self._task = replace(self._task, start=tuple(start), left=left, potential=potential)
         self._path = [np.array(pose) for pose in state["path"]]
         self.np_random.bit_generator.state = state["random"]
         self._started = True
+        self._after()
         return self._observation(), self._info()
 
     def map_picture(self, size: tuple[int, int] = (512, 512)) -> np.ndarray:
@@ -348,9 +349,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         x, y = place[0] / FIXED, place[1] / FIXED
         # The engine alone would let a player stand in the void outside the map.
         if not self._layout.clear(x, y, -0.1) or not self._live().place(place):
-            raise ValueError(
-                f"The player does not fit at x {x:.2f}, y {y:.2f} of map {self._layout.map_seed}."
-            )
+            raise ValueError(f"The player does not fit at x {x:.2f}, y {y:.2f} of map {self._layout.map_seed}.")
 
     def _planar(self) -> tuple[float, float, float]:
         pose = self.pose
@@ -417,9 +416,12 @@ def _check_seeds(split: Split, map_seeds: Sequence[int] | None) -> Sequence[int]
 
 
 def _check_size(size: Sequence[int], name: str) -> tuple[int, int]:
-    if len(size) != 2 or not all(16 <= int(v) <= 1600 for v in size):
-        raise ConfigError(f"{name} is (height, width) in pixels, 16 to 1600 each; got {size!r}.")
-    return int(size[0]), int(size[1])
+    height, width = RESOLUTIONS[-1]
+    sizes = np.asarray(size)
+    whole = sizes.shape == (2,) and sizes.dtype.kind in "iu"
+    if not whole or sizes.min() < 16 or sizes[0] > height or sizes[1] > width:
+        raise ConfigError(f"{name} is (height, width) in pixels, (16, 16) to ({height}, {width}); got {size!r}.")
+    return int(sizes[0]), int(sizes[1])
 
 
 def _action_spec(actions: str) -> ActionSpec:

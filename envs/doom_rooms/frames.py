@@ -25,9 +25,7 @@ class AreaFilter:
         self._cut = (slice(top, top + cut_height), slice(left, left + cut_width))
         self._target = target
         self._rows, self._columns = _phases(cut_height, target[0]), _phases(cut_width, target[1])
-        self._total = (cut_height // math.gcd(cut_height, target[0])) * (
-            cut_width // math.gcd(cut_width, target[1])
-        )
+        self._total = (cut_height // math.gcd(cut_height, target[0])) * (cut_width // math.gcd(cut_width, target[1]))
         # Twice the largest sum must fit, for the rounding.
         self._type = np.uint16 if self._total * 511 < 2**16 else np.uint32
 

@@ -2,6 +2,7 @@
 
 The engine writes into its working directory and outlives a parent that is killed. So it starts in its private
 directory, asks the kernel to die with its parent (Linux), and leaves a note of who it is for the next start's sweep.
+It leaves the terminal, too: Ctrl-C, or a notebook's interrupt, is for its parent alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ def main() -> None:
     """``launcher.py HOME PARENT ENGINE ARGUMENTS...``"""
     home, parent, engine, *arguments = sys.argv[1:]
     os.chdir(home)
+    os.setsid()
     instance = arguments[arguments.index("+viz_instance_id") + 1]
     with open("engine.json.part", "w") as file:
         json.dump({"pid": os.getpid(), "instance": instance}, file)

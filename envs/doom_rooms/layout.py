@@ -76,22 +76,16 @@ class Layout:
     def __post_init__(self) -> None:
         n = self.rows * self.cols
         if len(self.rooms) != n:
-            raise ConfigError(
-                f"A map of {self.rows} x {self.cols} rooms needs {n} rooms, got {len(self.rooms)}."
-            )
+            raise ConfigError(f"A map of {self.rows} x {self.cols} rooms needs {n} rooms, got {len(self.rooms)}.")
         for prop in self.props:
             if prop.kind not in PROPS:
                 raise ConfigError(f"A prop is one of {', '.join(sorted(PROPS))}; got {prop.kind!r}.")
         for door in self.doors:
             if not (0 <= door.a < door.b < n and door.b - door.a in (1, self.cols)):
-                raise ConfigError(
-                    f"A door joins two neighbouring rooms of 0 … {n - 1}; got {door.a} and {door.b}."
-                )
+                raise ConfigError(f"A door joins two neighbouring rooms of 0 … {n - 1}; got {door.a} and {door.b}.")
         for x, y in [self.goal, *((p.x, p.y) for p in self.props)]:
             if not all(math.isfinite(v) for v in (x, y)) or not (0 < x < self.width and 0 < y < self.height):
-                raise ConfigError(
-                    f"Things stand inside the map of {self.width} x {self.height}; got ({x}, {y})."
-                )
+                raise ConfigError(f"Things stand inside the map of {self.width} x {self.height}; got ({x}, {y}).")
 
     @property
     def pitch(self) -> int:
@@ -177,9 +171,7 @@ class Layout:
                     queue.append(there)
         return away
 
-    def random_position(
-        self, rng: np.random.Generator, room: int | None = None, margin: float = 4.0
-    ) -> Point:
+    def random_position(self, rng: np.random.Generator, room: int | None = None, margin: float = 4.0) -> Point:
         """A clear place with whole-number coordinates, uniform over ``room`` or over all rooms."""
         while True:
             chosen = int(rng.integers(len(self.rooms))) if room is None else room

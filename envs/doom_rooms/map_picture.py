@@ -30,9 +30,7 @@ def draw_map(layout: Layout, path: Sequence[np.ndarray], size: tuple[int, int]) 
     axes.set_aspect("equal")
     axes.set_xlim(-2 * WALL, layout.width + 2 * WALL)
     axes.set_ylim(-2 * WALL, layout.height + 2 * WALL)
-    axes.add_patch(
-        Rectangle((-WALL, -WALL), layout.width + 2 * WALL, layout.height + 2 * WALL, color="#3a3a3f")
-    )
+    axes.add_patch(Rectangle((-WALL, -WALL), layout.width + 2 * WALL, layout.height + 2 * WALL, color="#3a3a3f"))
     for room in range(len(layout.rooms)):
         side = layout.room_size
         axes.add_patch(Rectangle(layout.room_corner(room), side, side, color=_FLOORS[room % len(_FLOORS)]))

@@ -82,9 +82,7 @@ class Assignment:
         wanted = {"near": [0], "next": [1], "far": sorted(set(away.values()))}[self.level]
         rooms = [room for room, doors in away.items() if doors in wanted]
         if not rooms:
-            raise ConfigError(
-                f"Level {self.level!r} needs a room that far from the goal; this map has one room only."
-            )
+            raise ConfigError(f"Level {self.level!r} needs a room that far from the goal; this map has one room only.")
         while True:
             place = layout.random_position(rng, rooms[int(rng.integers(len(rooms)))])
             if math.dist(place, layout.goal) >= START_DISTANCE:

@@ -142,18 +142,13 @@ class _MapWriter:
             dx, dy = (end[0] - start[0]) / size, (end[1] - start[1]) / size
             here: tuple[float, float] = start
             for along, index in self._doors_on(start, dx, dy, room):
-                gap = [
-                    (start[0] + dx * t, start[1] + dy * t)
-                    for t in (along - DOOR_WIDTH / 2, along + DOOR_WIDTH / 2)
-                ]
+                gap = [(start[0] + dx * t, start[1] + dy * t) for t in (along - DOOR_WIDTH / 2, along + DOOR_WIDTH / 2)]
                 self._wall(here, gap[0], room, texture)
                 self._opening(gap[0], gap[1], room, len(layout.rooms) + index, texture)
                 here = gap[1]
             self._wall(here, end, room, texture)
 
-    def _doors_on(
-        self, start: tuple[float, float], dx: float, dy: float, room: int
-    ) -> list[tuple[float, int]]:
+    def _doors_on(self, start: tuple[float, float], dx: float, dy: float, room: int) -> list[tuple[float, int]]:
         """Doors of ``room`` on the wall that begins at ``start`` and runs along (dx, dy): (distance, index)."""
         found = []
         for index, door in enumerate(self._layout.doors):
@@ -180,9 +175,7 @@ class _MapWriter:
         room = layout.room_of(x, y)
         look = layout.rooms[room]
         pad = self._sector(look.height, look.floor, look.ceiling, 255, 0xFFFFFF)
-        corners = [
-            (x + sx * _GOAL_PAD, y + sy * _GOAL_PAD) for sx, sy in ((-1, -1), (-1, 1), (1, 1), (1, -1))
-        ]
+        corners = [(x + sx * _GOAL_PAD, y + sy * _GOAL_PAD) for sx, sy in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
         for i in range(4):
             self._opening(corners[i], corners[(i + 1) % 4], pad, room, "-")
         self._thing(_GOAL_TYPE, x, y)
@@ -255,8 +248,7 @@ def _goal_sprite() -> bytes:
     foot = struct.pack(">ii", width // 2, height)
     chunks = [(b"IHDR", header), (b"grAb", foot), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
 
 

@@ -1,0 +1,404 @@
+"""Which remembered frames to look at, given the pose of the frame about to be predicted.
+
+Every strategy is one function of a `Query` and of what is remembered; none ever returns a frame from the query's own
+time or later. Everything is batched over worlds, and the order of equally good frames is fixed: newest first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError
+from ..noise import hash64, uniform
+from ..pose import camera_axes, forward_vector, pose_distance
+
+Exclusion = Literal["recent", "spacing"]
+_NEVER = -math.inf
+
+
+@dataclass(frozen=True)
+class Query:
+    """What B worlds are about to predict.
+
+    Attributes:
+        pose: (B, 5) float64 canonical, of the frame to predict.
+        time: (B,) int64 of that frame.
+        seeds: (B,) int64 of the worlds.
+    """
+
+    pose: Tensor
+    time: Tensor
+    seeds: Tensor
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Poses and times of what B worlds remember, oldest first, with gaps where ``exist`` is False.
+
+    Attributes:
+        poses: (B, N, 5) float64 canonical.
+        times: (B, N) int64.
+        exist: (B, N) bool.
+    """
+
+    poses: Tensor
+    times: Tensor
+    exist: Tensor
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The frames chosen, best first.
+
+    Attributes:
+        columns: (B, k) int64, into the N columns of `Remembered`; 0 where there was no frame to choose.
+        valid: (B, k) bool, where there was one.
+        score: (B, k), the strategy's own score; minus infinity where there was none.
+    """
+
+    columns: Tensor
+    valid: Tensor
+    score: Tensor
+
+
+class Strategy(Protocol):
+    """How to choose."""
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        """The ``k`` best frames before the query's time; fewer where fewer exist."""
+
+
+def retrieve(strategy: Strategy, query: Query, remembered: Remembered, k: int) -> Retrieved:
+    """Choose frames, after checking what is asked.
+
+    Args:
+        strategy: how.
+        query: for which frame.
+        remembered: from which frames.
+        k: how many; places that cannot be filled are marked in ``valid``.
+
+    Raises:
+        ValueError: a negative k, shapes that do not fit, or a pose that is no number.
+    """
+    b, n = remembered.exist.shape
+    if k < 0:
+        raise ValueError(f"The number of frames to retrieve is at least 0, got {k}.")
+    shapes = {
+        "query.pose": (query.pose, (b, 5)), "query.time": (query.time, (b,)), "query.seeds": (query.seeds, (b,)),
+        "poses": (remembered.poses, (b, n, 5)), "times": (remembered.times, (b, n)),
+    }  # fmt: skip
+    for name, (tensor, shape) in shapes.items():
+        if tuple(tensor.shape) != shape:
+            got = tuple(tensor.shape)
+            raise ValueError(f"Retrieval for {b} worlds from {n} frames takes {name} of shape {shape}, got {got}.")
+    if bool(query.pose.isnan().any()) or bool(remembered.poses[remembered.exist].isnan().any()):
+        raise ValueError("A pose to retrieve by must be a number, not NaN.")
+    return strategy(query, remembered, k)
+
+
+@dataclass(frozen=True)
+class WorldPack:
+    """The score of WorldPack §4.2, ranked in log space so that it never underflows.
+
+    With Δ from the query's position to a frame's, s = Δ·d along the query's view d, ℓ the distance to that line, and c
+    the cosine between the two views::
+
+        w_view max(c, 0) exp(-s²/2σ_s²) exp(-ℓ²/2σ_ℓ²) + w_back max(-c, 0) exp(-(s-μ)²/2σ_s²) exp(-ℓ²/2σ_ℓ²)
+
+    The first term finds frames that looked the same way from nearby, the second those that looked back from μ ahead.
+    Where every frame scores zero (all views at right angles), the nearest ones are taken.
+
+    The defaults fit generated rooms of 320 units seen at 90 degrees: a view keeps most of its content over half a room
+    along its axis (σ_s = 160) and a quarter of one across it (σ_ℓ = 80), and what looks back from the other
+    side of a room (μ = 200) shares only what lies between, so it counts a quarter. `printed` has the paper's numbers.
+    """
+
+    sigma_along: float = 160.0
+    sigma_across: float = 80.0
+    mu: float = 200.0
+    weight_view: float = 1.0
+    weight_back: float = 0.25
+    pose_scale: float = 1.0
+    """Positions are multiplied by this first."""
+    exclusion: int = 20
+    """Steps of the exclusion window."""
+    exclusion_mode: Exclusion = "recent"
+    """``"recent"`` leaves the latest ``exclusion`` steps out; ``"spacing"`` keeps choices that far apart. Frames
+    excluded so are used after all others, rather than none."""
+
+    def __post_init__(self) -> None:
+        if min(self.sigma_along, self.sigma_across, self.pose_scale) <= 0 or self.exclusion < 0:
+            raise ConfigError("WorldPack's sigmas and pose scale are positive, and its exclusion window at least 0.")
+        if self.exclusion_mode not in ("recent", "spacing"):
+            raise ConfigError(f"exclusion_mode is 'recent' or 'spacing'; got {self.exclusion_mode!r}.")
+
+    @classmethod
+    def printed(cls, pose_scale: float = 1.0) -> WorldPack:
+        """The constants as the paper prints them."""
+        return cls(0.01, 10.0, 1.0, 1.0, 1.0, pose_scale)
+
+    def score(self, pose: Tensor, poses: Tensor) -> Tensor:
+        """Logarithm of the score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5)."""
+        offset = (poses[..., :3] - pose[:, None, :3]) * self.pose_scale
+        view = forward_vector(pose).unsqueeze(1)
+        along = (offset * view).sum(-1)
+        across2 = (offset.square().sum(-1) - along.square()).clamp(min=0)
+        cosine = (forward_vector(poses) * view).sum(-1)
+        lateral = -across2 / (2 * self.sigma_across**2)
+
+        def term(weight: float, share: Tensor, distance: Tensor) -> Tensor:
+            return (weight * share.clamp(min=0)).log() - distance.square() / (2 * self.sigma_along**2) + lateral
+
+        return torch.maximum(term(self.weight_view, cosine, along), term(self.weight_back, -cosine, along - self.mu))
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        seen = visible(query, remembered)
+        score = self.score(query.pose, remembered.poses)
+        blind = (score.masked_fill(~seen, _NEVER) == _NEVER).all(1, keepdim=True)
+        nearest = -pose_distance(remembered.poses, query.pose.unsqueeze(1))[0]
+        return choose(torch.where(blind, nearest, score), query, remembered, k, self.exclusion, self.exclusion_mode)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest poses: (distance / ``length``)² + (angle between the views / ``angle``)², smallest first."""
+
+    length: float = 80.0
+    angle: float = math.pi / 4
+    exclusion: int = 20
+    exclusion_mode: Exclusion = "recent"
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        distance, angle = pose_distance(remembered.poses, query.pose.unsqueeze(1))
+        score = -((distance / self.length).square() + (angle / self.angle).square())
+        return choose(score, query, remembered, k, self.exclusion, self.exclusion_mode)
+
+
+@dataclass(frozen=True)
+class Random:
+    """Frames drawn by the world's seed and the query's time: the least that choosing must beat."""
+
+    exclusion: int = 20
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        key = hash64(hash64(query.seeds) ^ query.time)
+        score = hash64(key.unsqueeze(1) ^ hash64(remembered.times)).to(torch.float64)
+        return choose(score, query, remembered, k, self.exclusion, "recent")
+
+
+@dataclass(frozen=True)
+class NoRetrieval:
+    """No frame at all."""
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        b = len(query.time)
+        nothing = torch.zeros(b, k, dtype=torch.int64, device=query.time.device)
+        return Retrieved(nothing, nothing.bool(), torch.full((b, k), _NEVER, device=query.time.device))
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """What a camera sees: a pyramid about its axis."""
+
+    horizontal: float = math.pi / 2
+    """Field of view in radians."""
+    vertical: float = 2 * math.atan(0.75)
+    """Field of view in radians."""
+    reach: float = 480.0
+    """How far it sees, in world units."""
+
+    def holds(self, poses: Tensor, points: Tensor) -> Tensor:
+        """Which points (B, M, 3) are seen from which poses (B, N, 5): (B, N, M) bool."""
+        axes = camera_axes(poses)
+        local = axes @ points.transpose(-1, -2).unsqueeze(1) - axes @ poses[..., :3].unsqueeze(-1)
+        ahead, left, up = local.unbind(2)
+        return (
+            (ahead > 0)
+            & (left.abs() <= ahead * math.tan(self.horizontal / 2))
+            & (up.abs() <= ahead * math.tan(self.vertical / 2))
+            & (local.square().sum(2) <= self.reach**2)
+        )
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """WorldMem's greedy choice: each frame should show most of what the query sees and no earlier choice showed.
+
+    Points are drawn in a ball around the query, the same ones for every world; those the query sees are to be
+    covered. A frame scores the share of them that it sees and that is still uncovered, minus ``age_penalty`` times its
+    age over the oldest frame's.
+    """
+
+    view: Frustum = Frustum()
+    radius: float = 480.0
+    points: int = 256
+    age_penalty: float = 0.2
+    exclusion: int = 0
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        seen = visible(query, remembered)
+        points = query.pose[:, None, :3] + self.radius * ball(self.points, query.pose.device)
+        wanted = self.view.holds(query.pose.unsqueeze(1), points).squeeze(1)
+        shown = self.view.holds(remembered.poses, points).to(query.pose.dtype)
+        age = (query.time.unsqueeze(1) - remembered.times).to(query.pose.dtype)
+        penalty = self.age_penalty * age / age.masked_fill(~seen, 0).amax(1, keepdim=True).clamp(min=1)
+        total = wanted.sum(1, keepdim=True).clamp(min=1)
+        uncovered = wanted.to(query.pose.dtype)
+        left = seen & ~recent(query, remembered, self.exclusion)
+        columns, valid, scores = [], [], []
+        for _ in range(min(k, remembered.exist.shape[1])):
+            gain = (shown @ uncovered.unsqueeze(-1)).squeeze(-1) / total - penalty
+            best = best_first(gain.masked_fill(~left, _NEVER), 1)
+            columns.append(best)
+            valid.append(left.gather(1, best))
+            scores.append(gain.gather(1, best).where(valid[-1], gain.new_tensor(_NEVER)))
+            picked = shown.gather(1, best.unsqueeze(-1).expand(-1, -1, self.points)).squeeze(1) * valid[-1]
+            uncovered = uncovered * (1 - picked)
+            left = left.scatter(1, best, False)
+        return padded(columns, valid, scores, query, k)
+
+
+@dataclass(frozen=True)
+class ViewOverlap:
+    """WorldPlay's spatial part: the chunks that share most of the query's view, and the first chunk as a sink.
+
+    The share is measured on points of a ball around the query that the query sees. Chunks are ``chunk`` frames in a
+    row; the sink's come first, then chunk after chunk, oldest frame first within each.
+    """
+
+    view: Frustum = Frustum()
+    radius: float = 480.0
+    points: int = 256
+    chunk: int = 4
+    sink: bool = True
+    exclusion: int = 20
+
+    def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
+        seen = visible(query, remembered)
+        points = query.pose[:, None, :3] + self.radius * ball(self.points, query.pose.device)
+        wanted = self.view.holds(query.pose.unsqueeze(1), points)
+        overlap = (self.view.holds(remembered.poses, points) & wanted).sum(-1) / wanted.sum(-1).clamp(min=1)
+        number = (seen.cumsum(1) - 1).clamp(min=0)
+        chunk = torch.div(number, self.chunk, rounding_mode="floor")
+        n = seen.shape[1]
+        chunks = -(-n // self.chunk)
+        zeros = overlap.new_zeros(len(seen), max(1, chunks), dtype=torch.float64)
+        late = recent(query, remembered, self.exclusion) & seen
+        size = zeros.scatter_add(1, chunk, seen.to(torch.float64))
+        share = zeros.scatter_add(1, chunk, overlap.to(torch.float64) * seen) / size.clamp(min=1)
+        share = share.masked_fill(size == 0, _NEVER)
+        # Chunks that reach into the excluded steps are used after all others, rather than none.
+        excluded = zeros.scatter_add(1, chunk, late.to(torch.float64)) > 0
+        order = best_first(share, share.shape[1])
+        order = order.gather(1, excluded.gather(1, order).to(torch.uint8).sort(dim=1, stable=True)[1])
+        rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).to(order).expand_as(order))
+        if self.sink:
+            rank[:, 0] = -1
+        key = rank.gather(1, chunk) * self.chunk + number % self.chunk
+        key = key.masked_fill(~seen, torch.iinfo(torch.int64).max)
+        columns = key.argsort(1)[:, :k]
+        valid = seen.gather(1, columns)
+        score = share.gather(1, chunk).gather(1, columns).masked_fill(~valid, _NEVER)
+        return padded([columns], [valid], [score], query, k)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "worldpack": WorldPack(),
+    "worldpack-printed": WorldPack.printed(),
+    "coverage": Coverage(),
+    "view_overlap": ViewOverlap(),
+    "nearest": Nearest(),
+    "random": Random(),
+    "none": NoRetrieval(),
+}
+"""Strategies by name, with constants for DoomRooms."""
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in STRATEGIES:
+        raise ConfigError(f"Unknown retrieval {name!r}; choose one of {', '.join(STRATEGIES)}.")
+    return STRATEGIES[name]
+
+
+def visible(query: Query, remembered: Remembered) -> Tensor:
+    """(B, N) which frames exist and are from before the query's time."""
+    return remembered.exist & (remembered.times < query.time.unsqueeze(1))
+
+
+def recent(query: Query, remembered: Remembered, steps: int) -> Tensor:
+    """(B, N) which frames are from the latest ``steps`` steps before the query."""
+    return remembered.times >= (query.time - steps).unsqueeze(1)
+
+
+def best_first(score: Tensor, k: int) -> Tensor:
+    """Columns (B, k) of the greatest scores (B, N), greatest first and of equals the newest (rightmost) first."""
+    order = score.flip(1).sort(dim=1, descending=True, stable=True)[1][:, :k]
+    return score.shape[1] - 1 - order
+
+
+def choose(
+    score: Tensor, query: Query, remembered: Remembered, k: int, exclusion: int, mode: Exclusion
+) -> Retrieved:
+    """The k best visible frames by ``score`` (B, N), under an exclusion window.
+
+    Frames inside the window come after all frames outside it, so that a short history is used rather than none.
+    """
+    seen = visible(query, remembered)
+    score = score.masked_fill(~seen, _NEVER)
+    k_there = min(k, score.shape[1])
+    if mode == "recent":
+        order = best_first(score, score.shape[1])
+        # Three classes, in order: outside the window, inside it, not there.
+        rank = recent(query, remembered, exclusion).to(torch.uint8).masked_fill(~seen, 2)
+        columns = order.gather(1, rank.gather(1, order).sort(dim=1, stable=True)[1])[:, :k_there]
+    else:
+        columns = _spaced(score, seen, remembered.times, k_there, exclusion)
+    valid = seen.gather(1, columns)
+    return padded([columns], [valid], [score.gather(1, columns)], query, k)
+
+
+def _spaced(score: Tensor, seen: Tensor, times: Tensor, k: int, spacing: int) -> Tensor:
+    """Greedy choices at least ``spacing`` steps apart; where none is left, the best of the rest."""
+    left, free = seen.clone(), seen.clone()
+    columns = []
+    for _ in range(k):
+        allowed = torch.where(free.any(1, keepdim=True), free, left)
+        # A frame may be allowed and yet score minus infinity: it still comes before what is not there.
+        floor = torch.where(allowed, score.clamp(min=torch.finfo(score.dtype).min), score.new_tensor(_NEVER))
+        best = best_first(floor, 1)
+        columns.append(best)
+        left = left.scatter(1, best, False)
+        free = free & left & ((times - times.gather(1, best)).abs() >= spacing)
+    return torch.cat(columns, 1) if columns else seen.new_zeros(len(seen), 0, dtype=torch.int64)
+
+
+def padded(columns: list[Tensor], valid: list[Tensor], scores: list[Tensor], query: Query, k: int) -> Retrieved:
+    """Choices (B, ≤ k) side by side, filled up to k with nothing."""
+    b, device = len(query.time), query.time.device
+    chosen = torch.cat(columns, 1) if columns else torch.zeros(b, 0, dtype=torch.int64, device=device)
+    there = torch.cat(valid, 1) if valid else chosen.bool()
+    score = torch.cat(scores, 1) if scores else chosen.to(torch.float64)
+    pad = (0, k - chosen.shape[1])
+    fill = torch.nn.functional.pad
+    return Retrieved(fill(chosen.where(there, 0), pad), fill(there, pad), fill(score, pad, value=_NEVER))
+
+
+def ball(n: int, device: torch.device | str = "cpu") -> Tensor:
+    """(n, 3) float64 points drawn evenly in the unit ball, always the same."""
+    one = torch.ones(1, dtype=torch.int64)
+    draws = uniform(one, one, (n, 3), stream=99)[0].to(torch.float64)
+    up = 2 * draws[:, 0] - 1
+    turn = 2 * math.pi * draws[:, 1]
+    flat = (1 - up.square()).sqrt()
+    direction = torch.stack([flat * turn.cos(), flat * turn.sin(), up], 1)
+    return (direction * draws[:, 2:].pow(1 / 3)).to(device)
