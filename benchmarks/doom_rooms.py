@@ -6,20 +6,20 @@ Run it on an idle machine::
 
 Actions are random, episodes begin again where they end, frames are of the default size. The reference, taken in turn
 with the rest, is the bare engine advancing as many tics as a step has, with nothing asked of it and nothing computed
-from its picture: the most that any environment on it could reach. Every figure is the median over repeats after a
-warm-up, with the slowest and fastest repeat beside it.
+from its picture: the most that any environment on it could reach. Environments side by side run at the same time, and
+their speeds are added. Every figure is the median over repeats after a warm-up, with the least and greatest beside it.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
-import resource
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,70 +60,116 @@ class Spread:
         """Of measured values."""
         return cls(median(values), min(values), max(values))
 
+    def __str__(self) -> str:
+        return f"{self.median:8.1f}  [{self.low:.1f}, {self.high:.1f}]"
+
 
 def run(config: DoomRoomsBenchmark) -> dict[str, Any]:
     """Every figure, told line by line as it is measured."""
     result: dict[str, Any] = {
-        "config": asdict(config),
+        "config": {"seconds": config.seconds, "repeats": config.repeats},
         "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
         "steps_per_second": {},
+        "share_of_the_bare_engine": {},
+        "peak_mb": {},
     }
     for count in config.processes:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, context, initializer=_open) as pool:
-            list(pool.map(_steps, [0.5] * count))
-            steps, bare = [], []
-            for _ in range(config.repeats):
-                steps.append(sum(pool.map(_steps, [config.seconds] * count)))
-                bare.append(sum(pool.map(_bare_engine, [config.seconds / 2] * count)))
-            list(pool.map(_close, range(count)))
-        figures = {"environment": asdict(Spread.of(steps)), "bare_engine": asdict(Spread.of(bare))}
-        result["steps_per_second"][str(count)] = figures
-        share = median(s / b for s, b in zip(steps, bare, strict=True))
-        print(f"{count} side by side: {_told(Spread.of(steps))} steps/s, {share:.0%} of the bare engine")
-    result["milliseconds"] = {name: asdict(Spread.of(values)) for name, values in _latencies(config.repeats).items()}
-    for name, values in result["milliseconds"].items():
-        print(f"{name}: {values['median']:.1f} ms")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    result["peak_mb_of_the_largest_child"] = peak * 1024 / 1e6
+        steps, bare, peaks = _side_by_side(count, config)
+        share = Spread.of([100 * s / b for s, b in zip(steps, bare, strict=True)])
+        result["steps_per_second"][f"{count}"] = asdict(Spread.of(steps))
+        result["steps_per_second"][f"{count} bare"] = asdict(Spread.of(bare))
+        result["share_of_the_bare_engine"][f"{count}"] = asdict(share)
+        _tell(f"steps/s, {count} side by side", Spread.of(steps))
+        _tell(f"steps/s, {count} side by side, bare engine", Spread.of(bare))
+        _tell("  % of the bare engine", share)
+        for name, values in peaks.items():
+            result["peak_mb"].setdefault(name, []).extend(values)
+    result["peak_mb"] = {
+        name: asdict(_tell(f"peak MB of {name}", values)) for name, values in result["peak_mb"].items()
+    }
+    result["milliseconds"] = {name: asdict(_tell(f"ms, {name}", v)) for name, v in _latencies(config.repeats).items()}
     if config.out is not None:
-        write_json(config.out, json.loads(json.dumps(result, default=str)))
+        write_json(config.out, result)
     return result
+
+
+def _tell(name: str, values: Spread | list[float]) -> Spread:
+    spread = values if isinstance(values, Spread) else Spread.of(values)
+    print(f"{name:42}{spread}", flush=True)
+    return spread
+
+
+def _side_by_side(count: int, config: DoomRoomsBenchmark) -> tuple[list[float], list[float], dict[str, list[float]]]:
+    """Steps a second of ``count`` environments together, and of as many bare engines; each one's peak memory."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, initializer=_open, initargs=(context.Barrier(count),)) as pool:
+
+        def together(work: Callable[[float], Any], seconds: float) -> list[Any]:
+            return list(pool.map(work, [seconds] * count))
+
+        together(_steps, config.seconds / 4)
+        together(_bare_engine, config.seconds / 4)
+        steps, bare = [], []
+        for _ in range(config.repeats):
+            steps.append(sum(together(_steps, config.seconds)))
+            bare.append(sum(together(_bare_engine, config.seconds)))
+        ends = together(_close, 0.0)
+    return steps, bare, {name: [end[name] for end in ends] for name in ends[0]}
 
 
 _env: DoomRoomsEnv
 _engine: Engine
+_everyone: Barrier
 
 
-def _open() -> None:
-    global _env, _engine
+def _open(everyone: Barrier) -> None:
+    global _env, _engine, _everyone
+    _everyone = everyone
     _env = DoomRoomsEnv(task="explore")
     _env.action_space.seed(os.getpid())
     _env.reset(seed=os.getpid())
     _engine = Engine(generate(0))
 
 
-def _close(number: int) -> None:
-    _env.close()
-    _engine.close()
-
-
 def _steps(seconds: float) -> float:
-    done, begin = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begin) < seconds:
+    def step() -> None:
         _, _, terminated, truncated, _ = _env.step(_env.action_space.sample())
-        done += 1
         if terminated or truncated:
             _env.reset()
-    return done / spent
+
+    return _rate(step, seconds)
 
 
 def _bare_engine(seconds: float) -> float:
+    return _rate(lambda: _engine.advance(HOPS + 1), seconds)
+
+
+def _rate(work: Callable[[], None], seconds: float) -> float:
+    _everyone.wait(120)  # until every process has one of these to do
     done, begin = 0, time.perf_counter()
     while (spent := time.perf_counter() - begin) < seconds:
-        _engine.advance(HOPS + 1)
+        work()
         done += 1
     return done / spent
+
+
+def _close(seconds: float) -> dict[str, float]:
+    _everyone.wait(120)
+    engine = _env._engine
+    assert engine is not None and engine.pid is not None
+    peaks = {"a process with an environment": _peak_mb(os.getpid()), "its engine": _peak_mb(engine.pid)}
+    _env.close()
+    _engine.close()
+    return {name: peak for name, peak in peaks.items() if peak is not None}
+
+
+def _peak_mb(pid: int) -> float | None:
+    """Most memory that process ``pid`` ever had resident; None where the system does not say (other than Linux)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def _latencies(repeats: int) -> dict[str, list[float]]:
@@ -140,10 +186,6 @@ def _latencies(repeats: int) -> dict[str, list[float]]:
             fresh.append(1e3 * (time.perf_counter() - begin))
         env.close()
     return {"new environment to first frame": cold, "reset to another map": fresh}
-
-
-def _told(spread: Spread) -> str:
-    return f"{spread.median:.0f} [{spread.low:.0f}, {spread.high:.0f}]"
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def token_rays(grid: tuple[int, int], fov: float, pool: int = 1) -> Tensor:
     x = 1 - (pool * torch.arange(-(-columns // pool), dtype=torch.float64) + pool / 2) * 2 / columns
     up, left = torch.meshgrid(y / f_y, x / f_x, indexing="ij")
     rays = torch.stack([left, up, torch.ones_like(up)], -1).flatten(0, 1)
-    return rays / rays.norm(dim=-1, keepdim=True)
+    unit: Tensor = rays / rays.norm(dim=-1, keepdim=True)
+    return unit
 
 
 def plucker_rays(poses: Tensor, viewer: Tensor, rays: Tensor, scale: float) -> Tensor:
