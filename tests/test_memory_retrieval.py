@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldloop.errors import ConfigError
+from worldloop.world_models.memory.pose_index import PoseIndex, retrieve_indexed
 from worldloop.world_models.memory.retrieval import (
     STRATEGIES,
     Coverage,
@@ -284,3 +285,24 @@ def test_bad_questions_are_refused() -> None:
         retrieve(Nearest(), Query(query.pose * float("nan"), query.time, query.seeds), remembered, 2)
     with pytest.raises(ValueError, match=r"query\.pose of shape \(2, 5\)"):
         retrieve(Nearest(), Query(query.pose[:1], query.time, query.seeds), remembered, 2)
+
+
+@pytest.mark.parametrize("mode", ["recent", "spacing"])
+@pytest.mark.parametrize("kind", [WorldPack, Nearest])
+def test_a_tree_changes_nothing(kind: type, mode: Exclusion) -> None:
+    """Q queries of one long history, by tree and by scoring every frame."""
+    _, long = walk(5, 1, 20_000, gaps=0)
+    rng, q = np.random.default_rng(0), 24
+    jitter = torch.from_numpy(rng.normal(size=long.poses.shape)) * 1e-3
+    poses, times = (long.poses + jitter)[0], long.times[0]
+    some = torch.from_numpy(rng.integers(0, 20_000, q))
+    moved = poses[some] + torch.from_numpy(rng.normal(size=(q, 5)) * [30, 30, 0, 0.5, 0])
+    now = times[some] + torch.tensor([1, 50, 40_000] * (q // 3))
+    query = Query(moved, now, torch.zeros(q, dtype=torch.int64))
+    strategy = kind(exclusion=20, exclusion_mode=mode)
+    every = Remembered(poses.expand(q, -1, -1), times.expand(q, -1), torch.ones(q, 20_000, dtype=torch.bool))
+    slow = retrieve(strategy, query, every, 16)
+    fast = retrieve_indexed(strategy, query, PoseIndex(poses.numpy(), times.numpy()), 16)
+    assert torch.equal(fast.valid, slow.valid)
+    assert torch.equal(fast.columns, slow.columns)
+    torch.testing.assert_close(fast.score, slow.score)

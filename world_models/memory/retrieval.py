@@ -156,6 +156,16 @@ class WorldPack:
 
         return torch.maximum(term(self.weight_view, cosine, along), term(self.weight_back, -cosine, along - self.mu))
 
+    def bound(self, distance: Tensor) -> Tensor:
+        """Upper bound of the score of every frame at least ``distance`` (B,) world units away."""
+        widest = max(self.sigma_along, self.sigma_across)
+        away = distance * self.pose_scale
+
+        def term(weight: float, least: Tensor) -> Tensor:
+            return least.new_tensor(weight).log() - least.square() / (2 * widest**2)
+
+        return torch.maximum(term(self.weight_view, away), term(self.weight_back, (away - self.mu).clamp(min=0)))
+
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         seen = visible(query, remembered)
         score = self.score(query.pose, remembered.poses)
@@ -172,6 +182,10 @@ class Nearest:
     angle: float = math.pi / 4
     exclusion: int = 20
     exclusion_mode: Exclusion = "recent"
+
+    def bound(self, distance: Tensor) -> Tensor:
+        """Upper bound of the score of every frame at least ``distance`` (B,) world units away."""
+        return -(distance / self.length).square()
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         distance, angle = pose_distance(remembered.poses, query.pose.unsqueeze(1))
