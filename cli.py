@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -192,7 +191,12 @@ def _compare(verb: Compare) -> None:
 
     with _Bars() as bars:
         report = compare(_load(verb), verb.settings, verb.out, progress=bars)
-    _summary(report, verb.out)
+    lines = {
+        "one step ahead, frames that changed": report.next_frame,
+        f"mean over {report.config.horizon} imagined steps": report.rollout,
+        f"at imagined step {report.config.horizon}": report.rollout_end,
+    }
+    _summary(lines, verb.out)
 
 
 def _imagine(verb: Imagine) -> None:
@@ -209,7 +213,7 @@ def _plan(verb: Plan) -> None:
 
     with _Bars() as bars:
         report = run_control(_load(verb), verb.settings, verb.out, progress=bars)
-    _summary(report, verb.out)
+    _summary({"planning": report.planner, "random actions": report.chance}, verb.out)
 
 
 def _demo(verb: Demo) -> None:
@@ -247,12 +251,9 @@ def _doctor(verb: Doctor) -> None:
         env.close()
 
 
-def _summary(report: Any, out: Path) -> None:
-    from .evaluation.report import jsonable
-
-    data = jsonable(report) if is_dataclass(report) else report
-    short = {k: v for k, v in data.items() if not isinstance(v, list) or len(v) <= 24}
-    _OUT.print(json.dumps(short, indent=2, default=str))
+def _summary(lines: dict[str, Any], out: Path) -> None:
+    for name, value in lines.items():
+        _OUT.print(f"{name}: {value}")
     _OUT.print(f"Pictures and the whole report: {out}")
 
 

@@ -118,6 +118,9 @@ class Outcome:
     distance: Interval
     heading: Interval
 
+    def __str__(self) -> str:
+        return f"reached {self.success} (in view {self.in_view}, out of view {self.out_of_view})"
+
     @classmethod
     def of(cls, traces: Sequence[Trace], seed: int) -> Outcome:
         """The outcome of episodes."""

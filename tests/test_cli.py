@@ -144,6 +144,15 @@ def test_training_writes_a_world_that_can_be_imagined_by_name(run: Run, data: Pa
             env.step(action)
 
 
+def test_measuring_prints_figures_with_intervals(run: Run, world: Path, tmp_path: Path) -> None:
+    small = ("--world", world, "--context", 4, "--horizon", 2, "--pictures", 0)
+    status, told = run("compare", *small, "--maps", 2, "--out", tmp_path / "compare")
+    assert status == 0 and (tmp_path / "compare" / "compare.json").exists(), told
+    few = ("--episodes", 2, "--candidates", 4, "--iterations", 1, "--elites", 2, "--budget", 2, "--random-repeats", 1)
+    status, told = run("plan", *small, *few, "--batch", 2, "--out", tmp_path / "plan")
+    assert status == 0 and (tmp_path / "plan" / "plan.json").exists(), told
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of three megabytes."""
