@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from .retrieval import Query, Remembered, Retrieved, Strategy, recent, visible
+from .retrieval import Exclusion, Query, Remembered, Retrieved, Strategy, recent
 
 FIRST_FETCH = 64
 
@@ -24,6 +24,7 @@ class Bounded(Strategy, Protocol):
     """A strategy that knows how good a far frame can be at most."""
 
     exclusion: int
+    exclusion_mode: Exclusion
 
     def bound(self, distance: Tensor) -> Tensor:
         """Upper bound of the score of every frame at least ``distance`` (B,) world units away."""
@@ -47,7 +48,7 @@ class PoseIndex:
     def nearest(self, positions: NDArray[np.float64], n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Of Q positions (Q, 3): distance to the furthest of the ``n`` nearest frames (Q,), and those frames (Q, n)."""
         distance, frame = self._tree.query(positions, k=np.arange(1, n + 1))
-        return distance[:, -1], frame
+        return np.asarray(distance)[:, -1], np.asarray(frame, np.int64)
 
 
 def retrieve_indexed(strategy: Bounded, query: Query, index: PoseIndex, k: int) -> Retrieved:
@@ -80,8 +81,9 @@ def retrieve_indexed(strategy: Bounded, query: Query, index: PoseIndex, k: int) 
             torch.from_numpy(index.times[frames] < times[todo, None]),
         )
         found = strategy(part, seen, k)
-        outside = (visible(part, seen) & ~recent(part, seen, strategy.exclusion)).gather(1, found.columns) & found.valid
-        sure = (outside & (found.score > strategy.bound(torch.from_numpy(furthest)).unsqueeze(1))).all(1).numpy()
+        # A frame not fetched is beaten only by choices the exclusion window allowed, and by a better score.
+        worse = found.score > strategy.bound(torch.from_numpy(furthest)).unsqueeze(1)
+        sure = (found.valid & worse & allowed(strategy, part, seen, found)).all(1).numpy()
         sure |= fetch == n
         done = todo[sure]
         columns[done] = np.take_along_axis(frames, found.columns.numpy(), 1)[sure]
@@ -90,3 +92,12 @@ def retrieve_indexed(strategy: Bounded, query: Query, index: PoseIndex, k: int) 
         fetch = min(n, 2 * fetch)
     device = query.pose.device
     return Retrieved(*(torch.from_numpy(x).to(device) for x in (np.where(valid, columns, 0), valid, score)))
+
+
+def allowed(strategy: Bounded, query: Query, remembered: Remembered, found: Retrieved) -> Tensor:
+    """Which choices (B, k) were made inside the exclusion window's rule, not for want of others."""
+    if strategy.exclusion_mode == "recent":
+        return ~recent(query, remembered, strategy.exclusion).gather(1, found.columns)
+    times = remembered.times.gather(1, found.columns)
+    apart = (times.unsqueeze(2) - times.unsqueeze(1)).abs() >= strategy.exclusion
+    return (apart | torch.ones_like(apart[0]).triu()).all(2)

@@ -260,7 +260,8 @@ class Coverage:
         wanted = self.view.holds(query.pose.unsqueeze(1), points).squeeze(1)
         shown = self.view.holds(remembered.poses, points).to(query.pose.dtype)
         age = (query.time.unsqueeze(1) - remembered.times).to(query.pose.dtype)
-        penalty = self.age_penalty * age / age.masked_fill(~seen, 0).amax(1, keepdim=True).clamp(min=1)
+        oldest = torch.nn.functional.pad(age.masked_fill(~seen, 0), (0, 1), value=1).amax(1, keepdim=True)
+        penalty = self.age_penalty * age / oldest
         total = wanted.sum(1, keepdim=True).clamp(min=1)
         uncovered = wanted.to(query.pose.dtype)
         left = seen & ~recent(query, remembered, self.exclusion)
@@ -375,25 +376,28 @@ def choose(
         # Three classes, in order: outside the window, inside it, not there.
         rank = recent(query, remembered, exclusion).to(torch.uint8).masked_fill(~seen, 2)
         columns = order.gather(1, rank.gather(1, order).sort(dim=1, stable=True)[1])[:, :k_there]
+        valid = seen.gather(1, columns)
     else:
-        columns = _spaced(score, seen, remembered.times, k_there, exclusion)
-    valid = seen.gather(1, columns)
+        columns, valid = _spaced(score, seen, remembered.times, k_there, exclusion)
     return padded([columns], [valid], [score.gather(1, columns)], query, k)
 
 
-def _spaced(score: Tensor, seen: Tensor, times: Tensor, k: int, spacing: int) -> Tensor:
-    """Greedy choices at least ``spacing`` steps apart; where none is left, the best of the rest."""
+def _spaced(score: Tensor, seen: Tensor, times: Tensor, k: int, spacing: int) -> tuple[Tensor, Tensor]:
+    """Greedy choices at least ``spacing`` steps apart, then the best of the rest; and which of the k there are."""
     left, free = seen.clone(), seen.clone()
-    columns = []
+    columns, valid = [], []
     for _ in range(k):
         allowed = torch.where(free.any(1, keepdim=True), free, left)
         # A frame may be allowed and yet score minus infinity: it still comes before what is not there.
         floor = torch.where(allowed, score.clamp(min=torch.finfo(score.dtype).min), score.new_tensor(_NEVER))
         best = best_first(floor, 1)
         columns.append(best)
+        valid.append(left.gather(1, best))
         left = left.scatter(1, best, False)
         free = free & left & ((times - times.gather(1, best)).abs() >= spacing)
-    return torch.cat(columns, 1) if columns else seen.new_zeros(len(seen), 0, dtype=torch.int64)
+    if not columns:
+        return torch.zeros(len(seen), 0, dtype=torch.int64, device=seen.device), seen[:, :0]
+    return torch.cat(columns, 1), torch.cat(valid, 1)
 
 
 def padded(columns: list[Tensor], valid: list[Tensor], scores: list[Tensor], query: Query, k: int) -> Retrieved:
