@@ -8,6 +8,8 @@ from .control_report import ControlReport, PlanConfig
 from .demo import DemoConfig, DemoReport, run_demo
 from .imagine import ImagineConfig, imagine_episode
 from .imagined_vs_real import compare
+from .return_report import ReturnConfig, ReturnReport
+from .return_test import return_test
 
 __all__ = [
     "CompareConfig",
@@ -17,8 +19,11 @@ __all__ = [
     "DemoReport",
     "ImagineConfig",
     "PlanConfig",
+    "ReturnConfig",
+    "ReturnReport",
     "compare",
     "imagine_episode",
+    "return_test",
     "run_control",
     "run_demo",
 ]

@@ -115,8 +115,8 @@ def test_worldpack_ranks_as_its_formula_does(mode: Exclusion, seed: int, n: int,
             scores = {i: log_score(pose, poses[i], strategy) for i in there}
             # Equal poses score equally in exact arithmetic: keep rounding from deciding.
             scores = {i: round(s, 9) if s > -math.inf else s for i, s in scores.items()}
-            if all(s == -math.inf for s in scores.values()):
-                scores = {i: -float(np.linalg.norm(poses[i][:3] - pose[:3])) for i in there}
+            near = {i: -1e15 - float(np.linalg.norm(poses[i][:3] - pose[:3])) for i in there}
+            scores = {i: near[i] if s == -math.inf else s for i, s in scores.items()}
             slow.append((scores, there, times, now))
         found = retrieve(strategy, query, remembered, k)
         for b, (scores, there, times, now) in enumerate(slow):

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from .actions import ActionSpec
+from .memory.bank import WhenFull
+from .memory.packing import packing_named
+from .memory.retrieval import Strategy, strategy_named
 from .perception.autoencoder import AutoencoderConfig, latent_grid
 from .prediction.cdit import CDiTConfig
 
@@ -26,6 +29,12 @@ class WorldConfig:
     """Horizontal field of view in radians."""
     denoising_steps: int = 2
     """Euler steps per imagined frame; more is sharper and slower, one gives the mean of what could be."""
+    retrieval: str = "worldpack"
+    """How frames are chosen from memory, where the context has room for any: a name of `STRATEGIES`."""
+    capacity: int | None = None
+    """Most frames a world remembers; None for no limit."""
+    when_full: WhenFull = "oldest"
+    """What a full memory does: forget its oldest frames but the first ones, or refuse another with an error."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     cdit: CDiTConfig = field(default_factory=CDiTConfig)
 
@@ -35,6 +44,17 @@ class WorldConfig:
             raise ConfigError(f"A world needs at least one denoising step, got {self.denoising_steps}.")
         if not 0 < self.fov < math.pi:
             raise ConfigError(f"The field of view must lie between 0 and pi radians, got {self.fov}.")
+        strategy_named(self.retrieval)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the video model sees frames from long-term memory."""
+        return bool(self.cdit.retrieved) and self.retrieval != "none"
+
+    @property
+    def strategy(self) -> Strategy:
+        """How frames are chosen from memory."""
+        return strategy_named(self.retrieval)
 
     @property
     def context(self) -> int:
@@ -52,17 +72,24 @@ class WorldConfig:
         Raises:
             ConfigError: the field is unknown, or changing it would not fit the trained parameters.
         """
-        allowed = {"context", "denoising_steps"}
-        unknown = sorted(set(overrides) - allowed)
+        unknown = sorted(set(overrides) - _OVERRIDES)
         if unknown:
-            raise ConfigError(f"A loaded world lets you override {sorted(allowed)}, not {unknown}.")
-        config = self
-        if "context" in overrides:
-            pools = tuple(overrides.pop("context"))
-            if untrained := sorted({*pools} - {1, *self.cdit.context}):
-                raise ConfigError(f"This world has no trained packing rate for pool sizes {untrained}.")
-            config = replace(config, cdit=replace(self.cdit, context=pools))
-        return replace(config, **overrides)
+            raise ConfigError(f"A loaded world lets you override {sorted(_OVERRIDES)}, not {unknown}.")
+        cdit = self.cdit
+        trained = {1, *cdit.context, *cdit.retrieved}
+        if "packing" in overrides:
+            packing = packing_named(overrides.pop("packing"))
+            cdit = replace(cdit, context=packing.recent, retrieved=packing.retrieved)
+        for name in ("context", "retrieved"):
+            if name in overrides:
+                cdit = replace(cdit, **{name: tuple(overrides.pop(name))})
+        if "positions" in overrides:
+            cdit = replace(cdit, positions=overrides.pop("positions"))
+        if overrides.get("retrieval") == "none":
+            cdit = replace(cdit, retrieved=())
+        if untrained := sorted({*cdit.context, *cdit.retrieved} - trained):
+            raise ConfigError(f"This world has no trained packing rate for pool sizes {untrained}.")
+        return replace(self, cdit=cdit, **overrides)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -85,10 +112,18 @@ class WorldConfig:
             for name in ("encoder_blocks", "decoder_blocks"):
                 autoencoder[name] = tuple(autoencoder[name])
             parts["autoencoder"] = AutoencoderConfig(**autoencoder)
-            parts["cdit"] = CDiTConfig(**{**data["cdit"], "context": tuple(data["cdit"]["context"])})
+            cdit = dict(data["cdit"])
+            for name in ("context", "retrieved"):
+                cdit[name] = tuple(cdit.get(name, ()))
+            parts["cdit"] = CDiTConfig(**cdit)
             return cls(**parts)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"This is not the configuration of a world of this version: {error!r}.") from error
+
+
+_OVERRIDES = {
+    "context", "retrieved", "packing", "retrieval", "positions", "capacity", "when_full", "denoising_steps"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import WorldFormatError
+from .memory.bank import Arena, Memory
 from .pose import POSE_DIM
 
 _FORMAT = "worldloop.state/1"
@@ -28,6 +30,7 @@ class WorldState:
         poses: (B, K, 5) float64, their poses.
         motions: (B, K, 5) float32, the motion that led to each of them.
         valid: (B, K) bool, which of the K slots hold a frame.
+        memory: everything seen or imagined so far, where the world has a long-term memory.
     """
 
     seeds: Tensor
@@ -37,6 +40,7 @@ class WorldState:
     poses: Tensor
     motions: Tensor
     valid: Tensor
+    memory: Memory | None = None
 
     @property
     def batch_size(self) -> int:
@@ -50,9 +54,17 @@ class WorldState:
 
     @classmethod
     def empty(
-        cls, seeds: Tensor, context: int, latent_shape: tuple[int, int, int], device: torch.device | str = "cpu"
+        cls,
+        seeds: Tensor,
+        context: int,
+        latent_shape: tuple[int, int, int],
+        device: torch.device | str = "cpu",
+        arena: Arena | None = None,
     ) -> WorldState:
-        """Worlds that have seen nothing, with room for ``context`` recent frames of ``latent_shape`` (C, h, w)."""
+        """Worlds that have seen nothing, with room for ``context`` recent frames of ``latent_shape`` (C, h, w).
+
+        Those given an ``arena`` remember all frames there.
+        """
         b = seeds.shape[0]
         return cls(
             seeds=seeds.to(device=device, dtype=torch.int64),
@@ -62,6 +74,7 @@ class WorldState:
             poses=torch.zeros(b, context, POSE_DIM, dtype=torch.float64, device=device),
             motions=torch.zeros(b, context, 5, device=device),
             valid=torch.zeros(b, context, dtype=torch.bool, device=device),
+            memory=arena and arena.empty(b),
         )
 
     def append(self, latents: Tensor, pose: Tensor, motion: Tensor) -> WorldState:
@@ -74,6 +87,7 @@ class WorldState:
             poses=torch.cat([self.poses[:, 1:], pose.to(torch.float64).unsqueeze(1)], 1),
             motions=torch.cat([self.motions[:, 1:], motion.to(self.motions.dtype).unsqueeze(1)], 1),
             valid=torch.cat([self.valid[:, 1:], torch.ones_like(self.valid[:, :1])], 1),
+            memory=self.memory and self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1)),
         )
 
     def fork(self, n: int) -> WorldState:
@@ -83,7 +97,7 @@ class WorldState:
         """
         if n < 1:
             raise ValueError(f"fork(n) needs n >= 1, got {n}.")
-        return self._map(lambda t: t.repeat_interleave(n, 0))
+        return self._map(lambda t: t.repeat_interleave(n, 0), lambda m: m.fork(n))
 
     def with_seeds(self, seeds: Tensor) -> WorldState:
         """The same worlds with other noise from here on: seeds (B,) int64."""
@@ -98,12 +112,15 @@ class WorldState:
                 raise IndexError(f"World {index} does not exist in a batch of {self.batch_size}.")
             index = [index]
         key = index if isinstance(index, slice) else torch.as_tensor(index, device=self.device)
-        return self._map(lambda t: t[key])
+        return self._map(lambda t: t[key], lambda m: m[key])
 
     def where(self, mask: Tensor, other: WorldState) -> WorldState:
         """World by world, this state where ``mask`` (B,) holds and ``other`` elsewhere."""
-        mine, theirs = _tensors(self), _tensors(other)
-        return WorldState(**{k: torch.where(mask.view(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in mine.items()})
+        theirs = _tensors(other)
+        chosen = {k: torch.where(mask.view(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in _tensors(self).items()}
+        if self.memory is None or other.memory is None:
+            return WorldState(**chosen)
+        return WorldState(**chosen, memory=self.memory.where(mask, other.memory))
 
     @classmethod
     def cat(cls, states: list[WorldState]) -> WorldState:
@@ -111,15 +128,25 @@ class WorldState:
         if not states:
             raise ValueError("WorldState.cat needs at least one state.")
         parts = [_tensors(s) for s in states]
-        return cls(**{k: torch.cat([p[k] for p in parts]) for k in parts[0]})
+        memories = [s.memory for s in states if s.memory is not None]
+        if memories and len(memories) < len(states):
+            raise ValueError("States with a memory and states without one make no batch.")
+        joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+        return cls(**joined, memory=Memory.cat(memories) if memories else None)
 
     def to(self, device: torch.device | str) -> WorldState:
         """The same worlds on another device."""
-        return self._map(lambda t: t.to(device))
+        return self._map(lambda t: t.to(device), lambda m: m.moved_to(m.arena.like(device)))
 
     def snapshot(self) -> bytes:
-        """The state as bytes (safetensors), bit-exact, readable in any process by `restore`."""
-        return save({k: t.contiguous().cpu() for k, t in _tensors(self).items()}, metadata={"format": _FORMAT})
+        """The state as bytes (safetensors), bit-exact, memory included, readable in any process by `restore`."""
+        tensors, about = _tensors(self), {"format": _FORMAT}
+        if self.memory is not None:
+            arena = self.memory.arena
+            tensors |= {f"memory.{k}": t for k, t in self.memory.to_tensors().items()}
+            kind = {"capacity": arena.capacity, "when_full": arena.when_full, "grow": arena.grow}
+            about["memory"] = json.dumps(kind)
+        return save({k: t.contiguous().cpu() for k, t in tensors.items()}, metadata=about)
 
     @classmethod
     def restore(cls, data: bytes, device: torch.device | str = "cpu") -> WorldState:
@@ -131,17 +158,36 @@ class WorldState:
         try:
             length = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + length]) if 0 < length <= len(data) else {}
+            about = header.get("__metadata__", {})
             tensors = load(data)
         except Exception as error:
             raise WorldFormatError(f"These bytes are no snapshot of a world: {error}") from error
-        names = {f.name for f in fields(cls)}
-        if header.get("__metadata__", {}).get("format") != _FORMAT or set(tensors) != names:
+        remembered = {k.removeprefix("memory."): tensors.pop(k) for k in list(tensors) if k.startswith("memory.")}
+        if about.get("format") != _FORMAT or set(tensors) != set(_TENSORS) or ("memory" in about) != bool(remembered):
             raise WorldFormatError("These bytes are no snapshot of a world of this version of worldloop.")
-        return cls(**{k: t.to(device) for k, t in tensors.items()})
+        memory = _memory(remembered, json.loads(about["memory"]), device) if remembered else None
+        if memory is not None and memory.batch_size != len(tensors["seeds"]):
+            raise WorldFormatError("This snapshot's memory is of another number of worlds.")
+        return cls(**{k: t.to(device) for k, t in tensors.items()}, memory=memory)
 
-    def _map(self, f: Any) -> WorldState:
-        return WorldState(**{k: f(t) for k, t in _tensors(self).items()})
+    def _map(self, tensor: Callable[[Tensor], Tensor], memory: Callable[[Memory], Memory]) -> WorldState:
+        mapped = {k: tensor(t) for k, t in _tensors(self).items()}
+        return WorldState(**mapped, memory=self.memory and memory(self.memory))
+
+
+_TENSORS = tuple(f.name for f in fields(WorldState) if f.name != "memory")
 
 
 def _tensors(state: WorldState) -> dict[str, Tensor]:
-    return {f.name: getattr(state, f.name) for f in fields(state)}
+    return {name: getattr(state, name) for name in _TENSORS}
+
+
+def _memory(tensors: dict[str, Tensor], kind: dict[str, Any], device: torch.device | str) -> Memory:
+    if "latents" not in tensors or tensors["latents"].ndim != 5:
+        raise WorldFormatError("The memory in these bytes is damaged.")
+    pages, page_frames, *shape = tensors["latents"].shape
+    arena = Arena(
+        (shape[0], shape[1], shape[2]), device, page_frames=page_frames, pages=max(1, pages),
+        capacity=kind["capacity"], when_full=kind["when_full"], grow=kind["grow"], dtype=tensors["latents"].dtype,
+    )  # fmt: skip
+    return Memory.from_tensors(arena, tensors)

@@ -84,10 +84,9 @@ def read_world(directory: Path, device: torch.device | str = "cpu", **overrides:
     expected = {k: v.shape for k, v in world.state_dict().items()}
     if {k: v.shape for k, v in weights.items()} != expected:
         raise WorldFormatError(f"{path} does not belong to the world.json beside it: parameters differ.")
-    if overrides:
-        world = WorldModel(config.with_overrides(**overrides))
-    else:
-        world = WorldModel(config)
+    world = WorldModel(config)
     world.load_state_dict({k: v.to(torch.float32) for k, v in weights.items()})
     world.directory = directory
+    if overrides:
+        world.use(config.with_overrides(**overrides))
     return world.to(device).eval().requires_grad_(False)

@@ -10,14 +10,21 @@ from torch import Tensor, nn
 
 from .actions import key_class, motion_magnitudes
 from .config import WorldConfig
+from .memory.bank import Arena
+from .memory.recall import recall
+from .memory.retrieval import Query
 from .noise import normal
 from .perception.autoencoder import Autoencoder, latent_grid, to_frames, to_pictures
 from .pose import POSE_DIM, motion_between, move
-from .prediction.cdit import CDiT
+from .prediction.cdit import CDiT, Context
 from .prediction.flow import integrate
 from .prediction.heads import OutcomeHead, PoseHead
 from .state import WorldState
 from .world import ImaginedStep
+
+SCALE = 8.0
+"""Steps that make one unit of length inside the video model."""
+_ENCODED_AT_ONCE = 256
 
 
 class WorldModel(nn.Module):
@@ -43,13 +50,20 @@ class WorldModel(nn.Module):
         self.actions = config.actions
         self.frame_size = config.frame_size
         self.directory: Path | None = None
+        self._memory: Arena | None = None
         channels, grid = config.autoencoder.channels, latent_grid(config.frame_size)
         self.autoencoder = Autoencoder(config.autoencoder)
-        self.cdit = CDiT(config.cdit, channels, grid, config.fov)
+        self.cdit = CDiT(config.cdit, channels, grid, config.fov, SCALE * config.actions.step_length)
         self.pose_head = PoseHead(channels, grid)
         self.outcome_head = OutcomeHead(channels, grid)
         self.mean_frame: Tensor
         self.register_buffer("mean_frame", torch.zeros(*config.frame_size, 3))
+
+    def use(self, config: WorldConfig) -> None:
+        """Use the same parameters as ``config`` says: one made from this world's by `WorldConfig.with_overrides`."""
+        self.config = config
+        self.cdit.config = config.cdit
+        self._memory = None
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +85,8 @@ class WorldModel(nn.Module):
         seeds = torch.arange(batch_size) if seeds is None else torch.as_tensor(seeds, dtype=torch.int64)
         if tuple(seeds.shape) != (batch_size,):
             raise ValueError(f"Expected {batch_size} seeds, got shape {tuple(seeds.shape)}.")
-        return WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device)
+        arena = self._arena() if self.config.remembers else None
+        return WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device, arena)
 
     def observe(self, state: WorldState, frames: Any, actions: Any, poses: Any) -> WorldState:
         """Real experience in (perceive, remember).
@@ -97,8 +112,10 @@ class WorldModel(nn.Module):
         before = torch.where((state.step > 0).view(-1, 1), state.pose, track[:, 0])
         motions = motion_between(torch.cat([before.unsqueeze(1), track[:, :-1]], 1), track).to(torch.float32)
         k = self.config.context
-        latents = self.encode(pictures[:, -k:].flatten(0, 1)).unflatten(0, (b, -1))
-        kept = latents.shape[1]
+        needed = pictures if state.memory is not None else pictures[:, -k:]
+        latents = torch.cat([self.encode(part) for part in needed.flatten(0, 1).split(_ENCODED_AT_ONCE)])
+        latents = latents.unflatten(0, (b, -1))
+        kept = min(k, t)
 
         def shift(old: Tensor, new: Tensor) -> Tensor:
             return torch.cat([old, new[:, -kept:].to(old.dtype)], 1)[:, -k:]
@@ -111,6 +128,7 @@ class WorldModel(nn.Module):
             poses=shift(state.poses, track),
             motions=shift(state.motions, motions),
             valid=shift(state.valid, torch.ones(b, kept, dtype=torch.bool, device=self.device)),
+            memory=None if state.memory is None else state.memory.extend(latents, track),
         )
 
     def imagine(self, state: WorldState, actions: Any, pose: Any = None) -> tuple[WorldState, ImaginedStep]:
@@ -140,16 +158,10 @@ class WorldModel(nn.Module):
                 raise ValueError(f"Expected poses of shape {(b, POSE_DIM)}, got {tuple(arrived.shape)}.")
             motion = motion_between(state.pose, arrived).to(torch.float32)
         magnitudes = self.magnitudes(motion)
-        k = self.config.context
-        time = torch.arange(-k, 0, device=self.device).expand(b, k)
-        context = self.cdit.context(
-            state.latents, torch.zeros(b, k, device=self.device), time, state.poses[..., 3], state.valid
-        )
+        context = self._context(state, arrived)
         noise = normal(state.seeds, state.step, self.config.latent_shape)
         latents, mean = integrate(
-            lambda x, moment: self.cdit(x, moment, keys, magnitudes, arrived[:, 3], context),
-            noise,
-            self.config.denoising_steps,
+            lambda x, moment: self.cdit(x, moment, keys, magnitudes, context), noise, self.config.denoising_steps
         )
         reward, logit = self.outcome_head(last, latents, magnitudes)
         step = ImaginedStep(
@@ -182,6 +194,27 @@ class WorldModel(nn.Module):
         length, angle = self.actions.step_length, self.actions.step_angle
         correction: Tensor = self.pose_head(last, keys, self.magnitudes(asked))
         return correction * correction.new_tensor([length, length, length, angle, angle])
+
+    def _context(self, state: WorldState, arrived: Tensor) -> Context:
+        """What the frame at ``arrived`` (B, 5) is predicted from: the recent frames, and those recalled."""
+        b, k, device = state.batch_size, self.config.context, self.device
+        latents, poses, valid = state.latents, state.poses, state.valid
+        time = torch.arange(-k, 0, device=device).expand(b, k)
+        if state.memory is not None and self.config.cdit.retrieved:
+            query = Query(arrived, state.step, state.seeds, skip=k)
+            found = recall(state.memory, self.config.strategy, query, len(self.config.cdit.retrieved))
+            latents, poses = torch.cat([latents, found.latents], 1), torch.cat([poses, found.poses], 1)
+            valid = torch.cat([valid, found.valid], 1)
+            age = found.times - state.step.unsqueeze(1)
+            time = torch.cat([time, self.cdit.offsets(age, found.valid)], 1)
+        return self.cdit.context(latents, torch.zeros_like(time, dtype=torch.float32), time, poses, valid, arrived)
+
+    def _arena(self) -> Arena:
+        """Where the worlds that this model imagines keep their frames."""
+        if self._memory is None or self._memory.device != self.device:
+            config = self.config
+            self._memory = Arena(config.latent_shape, self.device, capacity=config.capacity, when_full=config.when_full)
+        return self._memory
 
     def _frames(self, frames: Any, leading: int) -> Tensor:
         tensor = torch.as_tensor(frames, device=self.device)

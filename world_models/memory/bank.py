@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, WorldFormatError, WorldloopError
 from ..pose import POSE_DIM
+from .pose_index import PoseIndex
 
 WhenFull = Literal["oldest", "error"]
 
@@ -44,6 +45,7 @@ class Arena:
         poses: (P, S, 5) float64.
         times: (P, S) int64.
         page_frames: S.
+        indices: trees over the frames of long trunks, by the trunk's number; see `recall`.
 
     Args:
         latent_shape: (C, h, w).
@@ -88,6 +90,7 @@ class Arena:
         self._fill: _Table = np.zeros(pages, np.int64)
         self._free: _Table = np.arange(pages)[::-1].copy()
         self._live: weakref.WeakSet[Memory] = weakref.WeakSet()
+        self.indices: dict[int, PoseIndex] = {}
 
     @property
     def device(self) -> torch.device:
@@ -113,8 +116,18 @@ class Arena:
 
     def read(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Frames of slots (…) int64, from `Memory.slots`: latents (…, C, h, w) float32, poses (…, 5), times (…)."""
-        latents = self.latents.flatten(0, 1)[slots].to(torch.float32)
-        return latents, self.poses.flatten(0, 1)[slots], self.times.flatten(0, 1)[slots]
+        return self.latents.flatten(0, 1)[slots].to(torch.float32), *self.read_places(slots)
+
+    def read_places(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses (…, 5) and times (…) of frames of slots (…) int64."""
+        return self.poses.flatten(0, 1)[slots], self.times.flatten(0, 1)[slots]
+
+    def like(self, device: torch.device | str | None = None) -> Arena:
+        """An empty arena of the same kind, on another device where one is named."""
+        return Arena(
+            self.latent_shape, device or self.device, page_frames=self.page_frames, pages=self.pages,
+            capacity=self.capacity, when_full=self.when_full, grow=self.grow, dtype=self.latents.dtype,
+        )  # fmt: skip
 
     def take(self, n: int) -> _Table:
         """``n`` free pages; those that no live memory shows are freed first, and storage grows if it may.
@@ -245,13 +258,14 @@ class Memory:
 
     @staticmethod
     def cat(memories: list[Memory]) -> Memory:
-        """One batch from several that share an arena, in order.
+        """One batch from several, in order; those of another arena than the first one's are copied into that one.
 
         Raises:
-            ValueError: none given, or of different arenas.
+            ValueError: none given.
         """
-        if not memories or any(m.arena is not memories[0].arena for m in memories):
-            raise ValueError("Memories are joined when there is at least one and all share an arena.")
+        if not memories:
+            raise ValueError("Memories are joined when there is at least one.")
+        memories = [m.moved_to(memories[0].arena) for m in memories]
         starts = np.cumsum([0, *(len(m.trunk_numbers) for m in memories)])
         trunk, tail = (max(getattr(m, f"{part}_pages").shape[1] for m in memories) for part in ("trunk", "tail"))
         return Memory(
@@ -270,6 +284,22 @@ class Memory:
         chosen = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask, bool)
         b = np.arange(self.batch_size)
         return Memory.cat([self, other])[np.where(chosen, b, b + self.batch_size)]
+
+    def moved_to(self, arena: Arena) -> Memory:
+        """The same memories with their frames in ``arena``; these themselves where they are there already."""
+        return self if self.arena is arena else Memory.from_tensors(arena, self.to_tensors())
+
+    @property
+    def next_time(self) -> _Table:
+        """(B,) the time of each world's next frame: one after the newest, 0 for the first."""
+        return np.where(self.last_time < 0, 0, self.last_time + 1)
+
+    def extend(self, latents: Tensor, poses: Tensor) -> Memory:
+        """The memories after T more frames each, in consecutive steps: latents (B, T, C, h, w), poses (B, T, 5)."""
+        memory = self
+        for t in range(latents.shape[1]):
+            memory = memory.append(latents[:, t], poses[:, t], memory.next_time)
+        return memory
 
     def slots(self) -> tuple[Tensor, Tensor]:
         """Where all frames are: slots (B, N) int64 for `Arena.read`, oldest first, and which of them exist (B, N)."""

@@ -74,7 +74,7 @@ def retrieve_indexed(strategy: Bounded, query: Query, index: PoseIndex, k: int) 
         else:
             furthest, frames = index.nearest(positions[todo], fetch)
             frames = np.sort(frames, 1)
-        part = Query(*(x[torch.from_numpy(todo).to(x.device)] for x in (query.pose, query.time, query.seeds)))
+        part = query[torch.from_numpy(todo).to(query.time.device)]
         seen = Remembered(
             torch.from_numpy(index.poses[frames]),
             torch.from_numpy(index.times[frames]),

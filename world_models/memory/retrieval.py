@@ -7,7 +7,7 @@ time or later. Everything is batched over worlds, and the order of equally good 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -19,6 +19,8 @@ from ..pose import camera_axes, forward_vector, pose_distance
 
 Exclusion = Literal["recent", "spacing"]
 _NEVER = -math.inf
+_BLIND = -1e15
+"""Score of a frame that a formula gives none, less its distance: below every score, in the order of nearness."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,17 @@ class Query:
         pose: (B, 5) float64 canonical, of the frame to predict.
         time: (B,) int64 of that frame.
         seeds: (B,) int64 of the worlds.
+        skip: so many latest steps are never chosen, for they are seen anyway.
     """
 
     pose: Tensor
     time: Tensor
     seeds: Tensor
+    skip: int = 0
+
+    def __getitem__(self, worlds: Tensor) -> Query:
+        """The queries of selected worlds."""
+        return replace(self, pose=self.pose[worlds], time=self.time[worlds], seeds=self.seeds[worlds])
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class WorldPack:
         w_view max(c, 0) exp(-s²/2σ_s²) exp(-ℓ²/2σ_ℓ²) + w_back max(-c, 0) exp(-(s-μ)²/2σ_s²) exp(-ℓ²/2σ_ℓ²)
 
     The first term finds frames that looked the same way from nearby, the second those that looked back from μ ahead.
-    Where every frame scores zero (all views at right angles), the nearest ones are taken.
+    Frames that score zero (views at right angles) come last, the nearest first.
 
     The defaults fit generated rooms of 320 units seen at 90 degrees: a view keeps most of its content over half a room
     along its axis (σ_s = 160) and a quarter of one across it (σ_ℓ = 80), and what looks back from the other
@@ -164,14 +172,14 @@ class WorldPack:
         def term(weight: float, least: Tensor) -> Tensor:
             return least.new_tensor(weight).log() - least.square() / (2 * widest**2)
 
-        return torch.maximum(term(self.weight_view, away), term(self.weight_back, (away - self.mu).clamp(min=0)))
+        scored = torch.maximum(term(self.weight_view, away), term(self.weight_back, (away - self.mu).clamp(min=0)))
+        return scored.clamp(min=_BLIND)
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
-        seen = visible(query, remembered)
         score = self.score(query.pose, remembered.poses)
-        blind = (score.masked_fill(~seen, _NEVER) == _NEVER).all(1, keepdim=True)
-        nearest = -pose_distance(remembered.poses, query.pose.unsqueeze(1))[0]
-        return choose(torch.where(blind, nearest, score), query, remembered, k, self.exclusion, self.exclusion_mode)
+        distance = (remembered.poses[..., :3] - query.pose[:, None, :3]).norm(dim=-1)
+        score = torch.where(score == _NEVER, _BLIND - distance, score)
+        return choose(score, query, remembered, k, self.exclusion, self.exclusion_mode)
 
 
 @dataclass(frozen=True)
@@ -346,8 +354,8 @@ def strategy_named(name: str) -> Strategy:
 
 
 def visible(query: Query, remembered: Remembered) -> Tensor:
-    """(B, N) which frames exist and are from before the query's time."""
-    return remembered.exist & (remembered.times < query.time.unsqueeze(1))
+    """(B, N) which frames exist and are from before the query's time and the steps it skips."""
+    return remembered.exist & (remembered.times < (query.time - query.skip).unsqueeze(1))
 
 
 def recent(query: Query, remembered: Remembered, steps: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..pose import camera_axes
+from .rotary import padded
 
 
 def focal_lengths(fov: float, aspect: float) -> tuple[float, float]:
@@ -87,18 +88,20 @@ def prope_attention(
     return transform(out.transpose(1, 2), query)
 
 
-def token_rays(grid: tuple[int, int], fov: float, pool: int = 1) -> Tensor:
+def token_rays(grid: tuple[int, int], fov: float, pool: int = 1, unit: int = 1) -> Tensor:
     """Unit viewing directions (N, 3) in the camera's frame (left, up, forward) of the centres of tokens, row by row.
 
     Args:
         grid: rows and columns of tokens of an unpooled frame, whose tokens are square.
         fov: horizontal field of view in radians.
-        pool: side of the square of tokens that one token stands for; the frame is padded at right and below.
+        pool: side of the square of tokens that one token stands for.
+        unit: the frame is padded at right and below to a multiple of this, and of ``pool``.
     """
     rows, columns = grid
     f_x, f_y = focal_lengths(fov, columns / rows)
-    y = 1 - (pool * torch.arange(-(-rows // pool), dtype=torch.float64) + pool / 2) * 2 / rows
-    x = 1 - (pool * torch.arange(-(-columns // pool), dtype=torch.float64) + pool / 2) * 2 / columns
+    down, across = (padded(side, max(pool, unit)) // pool for side in grid)
+    y = 1 - (pool * torch.arange(down, dtype=torch.float64) + pool / 2) * 2 / rows
+    x = 1 - (pool * torch.arange(across, dtype=torch.float64) + pool / 2) * 2 / columns
     up, left = torch.meshgrid(y / f_y, x / f_x, indexing="ij")
     rays = torch.stack([left, up, torch.ones_like(up)], -1).flatten(0, 1)
     unit: Tensor = rays / rays.norm(dim=-1, keepdim=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError
 from ..actions import KEY_CLASSES, MAGNITUDES
-from .rotary import frequencies, rotate, rotation, token_positions
+from .camera import invert_projections, transform
+from .placement import CAMERAS, WIDTH, Camera, StateEmbedding, frame_cameras
+from .rotary import frequencies, padded, rotate, rotation, token_positions
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,27 @@ class CDiTConfig:
     context: tuple[int, ...] = (2, 2, 2, 1)
     """One entry per recent frame the model sees, oldest first: the side of the square of tokens packed into one
     (1, 2, 4 are WorldPack's rates 1, 1/4, 1/16)."""
+    retrieved: tuple[int, ...] = ()
+    """The same for each frame retrieved from memory, best first."""
+    positions: Literal["reframed", "true"] = "reframed"
+    """When retrieved frames are said to be: right before the recent ones, in their order (WorldPlay's temporal
+    reframing), or when they were."""
+    camera: Camera = "none"
+    """How cameras enter the cross-attention, see `placement`."""
 
     def __post_init__(self) -> None:
-        if not self.context or any(pool not in (1, 2, 4) for pool in self.context):
-            raise ConfigError(f"A context is a list of pool sizes 1, 2 or 4, one per frame; got {self.context}.")
+        if not self.context or any(pool not in (1, 2, 4) for pool in (*self.context, *self.retrieved)):
+            raise ConfigError(
+                "A context is a list of pool sizes 1, 2 or 4, one per frame, of at least one recent frame; got "
+                f"{self.context} and {self.retrieved}."
+            )
+        if self.positions not in ("reframed", "true") or self.camera not in CAMERAS:
+            raise ConfigError(
+                f"Positions are 'reframed' or 'true' and camera is one of {', '.join(CAMERAS)}; got "
+                f"{self.positions!r} and {self.camera!r}."
+            )
+        if self.camera == "prope" and (self.width // self.heads) % 4:
+            raise ConfigError(f"PRoPE needs a head width divisible by 4, got {self.width} over {self.heads} heads.")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ConfigError(f"Width {self.width} over {self.heads} heads must be an even whole number.")
 
@@ -51,13 +71,22 @@ class Context:
     Attributes:
         keys, values: one (B, M, heads, head_dim) per block.
         mask: (B, 1, 1, M) bool, which tokens exist.
-        last: (B, C, h, w), the newest context frame (zeros where there is none).
+        last: (B, C, h, w), the newest recent frame (zeros where there is none).
+        turn: (B, N, head_dim/2) rotary position of the target's tokens.
+        state: (B, N, 64) what is added to the target's queries after a projection, where the camera is embedded.
+        seen_keys, seen_values: like keys and values, through PRoPE's cameras; empty without it.
+        view: (B, N, 4, 4) the target's camera, for PRoPE.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     mask: Tensor
     last: Tensor
+    turn: Tensor
+    state: Tensor | None = None
+    seen_keys: tuple[Tensor, ...] = ()
+    seen_values: tuple[Tensor, ...] = ()
+    view: Tensor | None = None
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -102,6 +131,14 @@ class CDiTBlock(nn.Module):
         self.mlp_out = nn.Linear(config.mlp_ratio * d, d)
         self.modulation = nn.Linear(d, 9 * d)
         self.context_modulation = nn.Linear(d, 2 * d)
+        self.state_q = self.state_k = self.seen_out = None
+        if config.camera in ("rays", "pose"):
+            self.state_q, self.state_k = nn.Linear(WIDTH, d, bias=False), nn.Linear(WIDTH, d, bias=False)
+            nn.init.zeros_(self.state_q.weight)
+            nn.init.zeros_(self.state_k.weight)
+        elif config.camera == "prope":
+            self.seen_out = nn.Linear(d, d, bias=False)
+            nn.init.zeros_(self.seen_out.weight)
         for layer in (self.modulation, self.context_modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -113,16 +150,32 @@ class CDiTBlock(nn.Module):
         split: Tensor = both.unflatten(-1, (2, self.heads, -1))
         return split
 
-    def forward(self, x: Tensor, condition: Tensor, turn: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Target tokens (B, N, D) after the block; ``turn`` (B, N, head_dim/2), the rest as in `Context`."""
+    def placed_keys(self, keys: Tensor, state: Tensor | None) -> Tensor:
+        """Keys (B, M, heads, head_dim) with their tokens' state (B, M, 64) added, where there is one."""
+        if self.state_k is None or state is None:
+            return keys
+        added: Tensor = keys + self.state_k(state).unflatten(-1, (self.heads, -1))
+        return added
+
+    def forward(self, x: Tensor, condition: Tensor, context: Context, block: int) -> Tensor:
+        """Target tokens (B, N, D) after the block, which is number ``block`` of those that ``context`` was made by."""
         shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.modulation(F.silu(condition)).chunk(
             9, 1
         )
         qkv = self.self_qkv(modulate(self.norm(x), shift1, scale1)).unflatten(-1, (3, self.heads, -1))
-        q, k = rotate(qkv[:, :, :2], turn).unbind(2)
+        q, k = rotate(qkv[:, :, :2], context.turn).unbind(2)
         x = torch.addcmul(x, gate1.unsqueeze(1), self.self_out(attend(q, k, qkv[:, :, 2])))
         q = self.cross_q(modulate(self.norm(x), shift2, scale2)).unflatten(-1, (self.heads, -1))
-        x = torch.addcmul(x, gate2.unsqueeze(1), self.cross_out(attend(rotate(q, turn), keys, values, mask)))
+        if self.state_q is not None and context.state is not None:
+            q = q + self.state_q(context.state).unflatten(-1, (self.heads, -1))
+        seen = attend(rotate(q, context.turn), context.keys[block], context.values[block], context.mask)
+        out = self.cross_out(seen)
+        if self.seen_out is not None and context.view is not None:
+            across = transform(q, context.view.transpose(-1, -2))
+            seen = attend(across, context.seen_keys[block], context.seen_values[block], context.mask)
+            seen = transform(seen.unflatten(-1, (self.heads, -1)), context.view).flatten(2)
+            out = out + self.seen_out(seen)
+        x = torch.addcmul(x, gate2.unsqueeze(1), out)
         hidden = F.gelu(self.mlp_in(modulate(self.norm(x), shift3, scale3)))
         return torch.addcmul(x, gate3.unsqueeze(1), self.mlp_out(hidden))
 
@@ -141,20 +194,23 @@ class CDiT(nn.Module):
         channels: latent channels C.
         grid: latent rows and columns (h, w).
         fov: horizontal field of view in radians.
+        scale: world units that make one unit of length.
     """
 
     rates: Tensor
 
-    def __init__(self, config: CDiTConfig, channels: int, grid: tuple[int, int], fov: float) -> None:
+    def __init__(
+        self, config: CDiTConfig, channels: int, grid: tuple[int, int], fov: float, scale: float = 1.0
+    ) -> None:
         super().__init__()
         p, d = config.patch, config.width
         if grid[0] % p or grid[1] % p:
             raise ConfigError(f"A latent grid of {grid[0]}x{grid[1]} cannot be cut into patches of {p}x{p}.")
-        self.config, self.channels, self.fov = config, channels, fov
+        self.config, self.channels, self.fov, self.scale = config, channels, fov, scale
         self.tokens = (grid[0] // p, grid[1] // p)
         self.target_in = nn.Linear(2 * channels * p * p, d)
         self.context_in = nn.ModuleDict({"1": nn.Linear(channels * p * p, d)})
-        for pool in sorted({*config.context} - {1}):
+        for pool in sorted({*config.context, *config.retrieved} - {1}):
             self.context_in[str(pool)] = self._pooled_projection(pool)
         self.null_token = nn.Parameter(torch.randn(1, 1, d) * 0.02)
         self.time = LevelEmbedding(d)
@@ -162,6 +218,9 @@ class CDiT(nn.Module):
         self.keys = nn.Embedding(KEY_CLASSES, d)
         nn.init.normal_(self.keys.weight, std=0.02)
         self.motion = nn.Sequential(nn.Linear(MAGNITUDES, d), nn.SiLU(), nn.Linear(d, d))
+        self.state = None
+        if config.camera in ("rays", "pose"):
+            self.state = StateEmbedding(config.camera, self.tokens, fov, scale)
         self.blocks = nn.ModuleList(CDiTBlock(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(d, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(d, 2 * d)
@@ -183,11 +242,12 @@ class CDiT(nn.Module):
             wide.bias.copy_(base.bias)
         return wide
 
-    def patchify(self, latents: Tensor, pool: int = 1) -> Tensor:
-        """(B, C, h, w) to tokens (B, N, C·s·s), s = patch · pool; other sides are padded with zeros."""
+    def patchify(self, latents: Tensor, pool: int = 1, unit: int = 1) -> Tensor:
+        """(B, C, h, w) to tokens (B, N, C·s·s), s = patch · pool, padded with zeros to multiples of patch · unit."""
         side = self.config.patch * pool
+        whole = self.config.patch * max(pool, unit)
         height, width = latents.shape[-2:]
-        latents = F.pad(latents, (0, -width % side, 0, -height % side))
+        latents = F.pad(latents, (0, padded(width, whole) - width, 0, padded(height, whole) - height))
         x: Tensor = latents.unflatten(2, (-1, side)).unflatten(4, (-1, side))
         return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
@@ -202,40 +262,85 @@ class CDiT(nn.Module):
         embedded: Tensor = self.time(time) + self.keys(keys) + self.motion(magnitudes)
         return embedded
 
-    def context(self, latents: Tensor, level: Tensor, time: Tensor, yaw: Tensor, valid: Tensor) -> Context:
-        """Everything about the context that does not change between denoising steps.
+    def context(
+        self, latents: Tensor, level: Tensor, time: Tensor, poses: Tensor, valid: Tensor, target: Tensor
+    ) -> Context:
+        """Everything that does not change between denoising steps.
 
         Args:
-            latents: (B, K, C, h, w) context frames, newest last.
-            level: (B, K) noise in each of them, 0 (clean) … 1.
-            time: (B, K) signed offset from the target in steps (the newest is -1).
-            yaw: (B, K) their headings in radians.
-            valid: (B, K) bool, which of them exist.
+            latents: (B, K + R, C, h, w) context frames: K recent ones, newest last, then R retrieved ones, best first.
+            level: (B, K + R) noise in each of them, 0 (clean) … 1.
+            time: (B, K + R) signed offset from the target in steps (the newest is -1).
+            poses: (B, K + R, 5) float64 canonical.
+            valid: (B, K + R) bool, which of them exist.
+            target: (B, 5) float64 pose of the frame to predict.
         """
-        b, pools = valid.shape[0], self.config.context
+        config, b = self.config, valid.shape[0]
+        pools = (*config.context, *config.retrieved)
+        packed = [pool for pool in pools if pool > 1]
         groups = [(pool, [i for i, p in enumerate(pools) if p == pool]) for pool in sorted({*pools})]
         tokens, conditions, turns, masks = [self.null_token], [self.level(level.new_zeros(1))], [], []
+        states, cameras = [], []
+        now = torch.zeros_like(time[:, :1])
         for pool, slots in groups:
-            tokens.append(self.context_in[str(pool)](self.patchify(latents[:, slots].flatten(0, 1), pool)))
+            unit = max(packed) if pool > 1 else 1
+            tokens.append(self.context_in[str(pool)](self.patchify(latents[:, slots].flatten(0, 1), pool, unit)))
             conditions.append(self.level(level[:, slots].flatten()))
-            positions = token_positions(self.tokens, self.fov, time[:, slots], yaw[:, slots], pool)
+            positions = token_positions(self.tokens, self.fov, time[:, slots], poses[:, slots, 3], pool, unit)
+            n = positions.shape[2]
             turns.append(rotation(positions.flatten(1, 2), self.rates))
-            masks.append(valid[:, slots].repeat_interleave(positions.shape[2], 1))
-        turn = torch.cat(turns, 1)
+            masks.append(valid[:, slots].repeat_interleave(n, 1))
+            if self.state is not None:
+                states.append(self.state(poses[:, slots], time[:, slots], target, pool, unit).flatten(1, 2))
+            elif config.camera == "prope":
+                camera = frame_cameras(poses[:, slots], target[:, :3], self.tokens, self.fov, self.scale)
+                cameras.append(camera.repeat_interleave(n, 1))
+        # The null token looks where the target looks, so that nothing depends on the world's axes.
+        ahead = torch.cat([target.new_zeros(b, 1, 3), target[:, None, 3:4]], -1).to(torch.float32)
+        turn = torch.cat([rotation(ahead, self.rates), *turns], 1)
         mask = torch.cat([valid.new_ones(b, 1), *masks], 1)[:, None, None, :]
-        keys, values = [], []
+        state = torch.cat(states, 1) if states else None
+        view = seen = None
+        if cameras:
+            view = frame_cameras(target[:, None], target[:, :3], self.tokens, self.fov, self.scale)
+            seen = invert_projections(torch.cat([view, *cameras], 1))
+        keys, values, seen_keys, seen_values = [], [], [], []
         for block in self.blocks:
             assert isinstance(block, CDiTBlock)
             null, *both = (block.context(t, c) for t, c in zip(tokens, conditions, strict=True))
             placed = torch.cat([x.unflatten(0, (b, -1)).flatten(1, 2) for x in both], 1)
-            keys.append(torch.cat([null[:, :, 0].expand(b, -1, -1, -1), rotate(placed[:, :, 0], turn)], 1))
-            values.append(torch.cat([null[:, :, 1].expand(b, -1, -1, -1), placed[:, :, 1]], 1))
-        last = torch.where(valid[:, -1, None, None, None], latents[:, -1], torch.zeros_like(latents[:, -1]))
-        return Context(tuple(keys), tuple(values), mask, last)
+            k, v = block.placed_keys(placed[:, :, 0], state), placed[:, :, 1]
+            null_k, null_v = null.expand(b, -1, -1, -1, -1).unbind(2)
+            keys.append(rotate(torch.cat([null_k, k], 1), turn))
+            values.append(torch.cat([null_v, v], 1))
+            if seen is not None:
+                seen_keys.append(transform(torch.cat([null_k, k], 1), seen))
+                seen_values.append(transform(torch.cat([null_v, v], 1), seen))
+        newest = len(config.context) - 1
+        last = torch.where(valid[:, newest, None, None, None], latents[:, newest], 0.0)
+        here = token_positions(self.tokens, self.fov, now, target[:, None, 3]).flatten(1, 2)
+        if view is not None:
+            view = view.expand(-1, here.shape[1], -1, -1)
+        own = None if self.state is None else self.state(target[:, None], now, target).flatten(1, 2)
+        return Context(
+            tuple(keys), tuple(values), mask, last, rotation(here, self.rates), own,
+            tuple(seen_keys), tuple(seen_values), view,
+        )  # fmt: skip
 
-    def forward(
-        self, noisy: Tensor, time: Tensor, keys: Tensor, magnitudes: Tensor, yaw: Tensor, context: Context
-    ) -> Tensor:
+    def offsets(self, age: Tensor, valid: Tensor) -> Tensor:
+        """When retrieved frames are said to be (B, R), in steps from the target.
+
+        Args:
+            age: (B, R) when they were, negative.
+            valid: (B, R) which exist.
+        """
+        if self.config.positions == "true":
+            return age
+        order = age.masked_fill(~valid, torch.iinfo(age.dtype).min).argsort(dim=1, descending=True, stable=True)
+        rank = order.argsort(1)
+        return -len(self.config.context) - 1 - rank
+
+    def forward(self, noisy: Tensor, time: Tensor, keys: Tensor, magnitudes: Tensor, context: Context) -> Tensor:
         """Velocity (B, C, h, w).
 
         Args:
@@ -243,13 +348,11 @@ class CDiT(nn.Module):
             time: (B,) in [0, 1]; 0 is pure noise, 1 is clean.
             keys: (B,) int64 key class of the action that leads to the target.
             magnitudes: (B, 13) motion of the camera that leads to the target.
-            yaw: (B,) heading of the target in radians.
             context: from `context`.
         """
         condition = self.condition(time, keys, magnitudes)
         x = self.target_in(self.patchify(torch.cat([noisy, context.last], 1)))
-        turn = rotation(token_positions(self.tokens, self.fov, torch.zeros_like(yaw), yaw), self.rates)
-        for block, key, value in zip(self.blocks, context.keys, context.values, strict=True):
-            x = block(x, condition, turn, key, value, context.mask)
+        for number, block in enumerate(self.blocks):
+            x = block(x, condition, context, number)
         shift, scale = self.modulation(F.silu(condition)).chunk(2, 1)
         return self.unpatchify(self.out(modulate(self.norm(x), shift, scale)))

@@ -49,8 +49,15 @@ def token_azimuths(columns: int, fov: float) -> Tensor:
     return torch.atan(across * math.tan(fov / 2))
 
 
-def token_positions(grid: tuple[int, int], fov: float, time: Tensor, yaw: Tensor, pool: int = 1) -> Tensor:
-    """Coordinates (..., N, 4), float32, of the tokens of frames, N = ceil(rows / pool) · ceil(columns / pool).
+def padded(side: int, unit: int) -> int:
+    """The least multiple of ``unit`` that is at least ``side``."""
+    return -(-side // unit) * unit
+
+
+def token_positions(
+    grid: tuple[int, int], fov: float, time: Tensor, yaw: Tensor, pool: int = 1, unit: int = 1
+) -> Tensor:
+    """Coordinates (..., N, 4), float32, of the N tokens of frames, row by row.
 
     Args:
         grid: rows and columns of tokens in an unpooled frame.
@@ -58,8 +65,9 @@ def token_positions(grid: tuple[int, int], fov: float, time: Tensor, yaw: Tensor
         time: (...) signed offset of each frame from the target, in steps.
         yaw: (...) heading of each frame in radians.
         pool: side of the square of tokens that one token stands for; it takes the mean of their coordinates.
+        unit: frames are padded at right and below to a multiple of this, and of ``pool``.
     """
-    rows, columns = -(-grid[0] // pool), -(-grid[1] // pool)
+    rows, columns = (padded(side, max(pool, unit)) // pool for side in grid)
     device = time.device
     centre = (pool - 1) / 2
     row = (pool * torch.arange(rows, device=device) + centre).repeat_interleave(columns)

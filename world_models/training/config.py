@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ...errors import ConfigError
 from ..config import Preset
+from ..prediction.placement import Camera
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,32 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class MemoryTraining:
+    """How a world learns to use its memory. Predicting one step ahead, recent frames suffice nearly always; so, often,
+    they are taken away."""
+
+    hide: float = 0.5
+    """Share of samples whose recent frames are pure noise, so that the picture must come from memory."""
+    dropout: float = 0.1
+    """Share of the other samples that remember nothing."""
+    palindromes: float = 0.15
+    """Share of samples that walk back the way they came, as only a static world allows."""
+    pose_noise: float = 0.5
+    """Share of samples whose memory lies a little off, as it does once predicted poses have drifted."""
+    drift: float = 0.2
+    """Deviation of that offset, in steps and turns."""
+    first_reach: int = 48
+    """Curriculum: how far back memory reaches at the first step of training, in frames."""
+    full_reach: float = 0.3
+    """Share of the training after which memory reaches back to the beginning."""
+
+    def __post_init__(self) -> None:
+        shares = (self.hide, self.dropout, self.palindromes, self.pose_noise, self.full_reach)
+        if not all(0 <= share <= 1 for share in shares) or self.drift < 0 or self.first_reach < 1:
+            raise ConfigError("Shares of memory training lie in 0 … 1, drift is at least 0, and the reach 1.")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a world on recorded experience: first the frame autoencoder, then the dynamics over its latents."""
 
@@ -43,6 +71,19 @@ class TrainConfig:
     """Data set of the validation split, for PSNR and sample grids during training."""
     preset: Preset = "tiny"
     """Size of the world."""
+    packing: str = "tiny"
+    """What the video model sees and at which rates: a name of `PACKINGS`; "recent" has no long-term memory."""
+    retrieval: str = "worldpack"
+    """How frames are chosen from memory: a name of `STRATEGIES`."""
+    camera: Camera = "rays"
+    """How cameras enter the cross-attention: none, rays (WorldMem), pose (RELIC) or prope (WorldPlay)."""
+    positions: Literal["reframed", "true"] = "reframed"
+    """When retrieved frames are said to be: right before the recent ones (WorldPlay), or when they were."""
+    memory: MemoryTraining = field(default_factory=MemoryTraining)
+    """How it learns to remember."""
+    start_from: str | None = None
+    """A bundled world or the directory of one that training goes on from: its autoencoder is kept as it is, all other
+    parameters begin as its own where they fit."""
     seed: int = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,87 +12,163 @@ from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
 from ..actions import key_class
+from ..memory.retrieval import Query, Remembered, retrieve
 from ..noise import normal, uniform
 from ..pose import motion_between
 from ..prediction.flow import interpolate, velocity
 from ..world_model import WorldModel
-from .config import StageConfig
+from .config import MemoryTraining, StageConfig
+from .histories import Histories, draw_histories
 
 CONTEXT_NOISE = 0.3
 SHORT_CONTEXT = 0.15
+_SMALL = 0.1
+"""Motions below this share of a step are no key pressed, in walks whose keys were not recorded."""
+
+
+@dataclass(frozen=True)
+class _Chance:
+    """Numbers that depend on (seed, step, sample, stream) alone."""
+
+    seeds: Tensor
+    counter: Tensor
+
+    def even(self, stream: int, *shape: int) -> Tensor:
+        return uniform(self.seeds, self.counter, shape, stream)
+
+    def share(self, stream: int, share: float) -> Tensor:
+        """(B,) bool, true for so many."""
+        return self.even(stream, 1)[:, 0] < share
+
+    def gauss(self, stream: int, *shape: int) -> Tensor:
+        return normal(self.seeds, self.counter, shape, stream)
 
 
 class DynamicsStage:
-    """Next-frame flow matching with noisy context (Diffusion Forcing levels), and the pose, reward and continue heads.
+    """Next-frame flow matching with noisy context (Diffusion Forcing levels) and memory, and the three heads.
+
+    Memory is retrieved in training exactly as in imagination: by the pose of the frame to predict, from all earlier
+    frames of the episode.
 
     Args:
         world: the model; its autoencoder is left alone.
         cache: recorded experience.
         latents: (N, C, h, w) float16 latents of the cache's frames.
-        config: batch size.
+        config: batch size, and the steps that the curriculum is spread over.
+        memory: how memory is learned; nothing of it applies to a world without one.
         seed: of every random choice.
     """
 
     name = "dynamics"
 
     def __init__(
-        self, world: WorldModel, cache: TrainingCache, latents: NDArray[np.float16], config: StageConfig, seed: int
+        self,
+        world: WorldModel,
+        cache: TrainingCache,
+        latents: NDArray[np.float16],
+        config: StageConfig,
+        memory: MemoryTraining,
+        seed: int,
     ) -> None:
         self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
+        nothing = MemoryTraining(hide=0, dropout=0, palindromes=0, pose_noise=0)
+        self._memory = memory if world.config.remembers else nothing
         self.module = nn.ModuleDict(
             {"cdit": world.cdit, "pose_head": world.pose_head, "outcome_head": world.outcome_head}
         )
 
     def loss(self, step: int) -> dict[str, Tensor]:
-        """Losses of one batch of windows of K context frames and the frame after them."""
-        world, cache, b = self._world, self._cache, self._config.batch_size
+        """Losses of one batch of frames, each with the K frames before it and what is remembered of earlier ones."""
+        world, cache, b, memory = self._world, self._cache, self._config.batch_size, self._memory
         k, spec, device = world.config.context, world.actions, world.device
-        starts = cache.window_indices(step, b, k + 1, self._seed)
-        rows = starts[:, None] + np.arange(k + 1)
-        window = torch.from_numpy(self._latents[rows]).to(device, torch.float32)
-        poses = torch.from_numpy(cache.poses[rows]).to(device)
-        actions = torch.from_numpy(cache.actions[rows[:, -1]]).to(device)
-        reward = torch.from_numpy(cache.rewards[rows[:, -1]]).to(device)
-        ended = torch.from_numpy(cache.terminated[rows[:, -1]]).to(device)
-
         seeds = torch.full((b,), self._seed, dtype=torch.int64, device=device)
-        counter = step * b + torch.arange(b, device=device)
+        chance = _Chance(seeds, step * b + torch.arange(b, device=device))
+        turns = chance.share(10, memory.palindromes).cpu().numpy()
+        way_back = chance.even(11, 1)[:, 0].double().cpu().numpy()
+        walks = draw_histories(cache, k, step, b, self._seed, turns, way_back)
+        aim, last_row = walks.at(0), walks.at(1)
+        rows = np.stack([walks.at(back) for back in range(k, 0, -1)], 1)
+        clean, target = self._read(rows), self._read(aim)
+        poses, arrived = (torch.from_numpy(cache.poses[r]).to(device) for r in (rows, aim))
+        recorded = torch.from_numpy(walks.recorded).to(device)
 
-        def chance(stream: int, *shape: int) -> Tensor:
-            return uniform(seeds, counter, shape, stream)
-
-        def gauss(stream: int, *shape: int) -> Tensor:
-            return normal(seeds, counter, shape, stream)
-
-        clean, target = window[:, :k], window[:, k]
-        level = CONTEXT_NOISE * chance(1, k) * (chance(2, 1) < 0.5)
-        context = torch.lerp(clean, gauss(3, *clean.shape[1:]), level[..., None, None, None])
-        seen = torch.where(
-            chance(4, 1) < SHORT_CONTEXT, (chance(5, 1) * k).long() + 1, torch.full_like(seeds, k)[:, None]
-        )
+        level = CONTEXT_NOISE * chance.even(1, k) * (chance.even(2, 1) < 0.5)
+        context = torch.lerp(clean, chance.gauss(3, *clean.shape[1:]), level[..., None, None, None])
+        last = context[:, -1]
+        some = (chance.even(5, 1) * k).long() + 1
+        seen = torch.where(chance.share(4, SHORT_CONTEXT)[:, None], some, torch.full_like(some, k))
         valid = torch.arange(k, device=device) >= k - seen
+        time = torch.arange(-k, 0, device=device).expand(b, k)
+        if world.config.remembers:
+            # Where the recent frames are hidden, something must be there to remember.
+            hidden = chance.share(12, memory.hide) & torch.from_numpy(walks.target > 2 * k).to(device)
+            level = torch.where(hidden[:, None], torch.ones_like(level), level)
+            noise = chance.gauss(13, *clean.shape[1:])
+            context = torch.where(hidden[:, None, None, None, None], noise, context)
+            valid = valid | hidden[:, None]
+            found, places, ages, there = self._recall(walks, arrived, step, chance)
+            there = there & (hidden | ~chance.share(14, memory.dropout))[:, None]
+            old_level = CONTEXT_NOISE * chance.even(15, there.shape[1]) * (chance.even(16, 1) < 0.5)
+            found = torch.lerp(found, chance.gauss(17, *found.shape[1:]), old_level[..., None, None, None])
+            context, level = torch.cat([context, found], 1), torch.cat([level, old_level], 1)
+            valid, time = torch.cat([valid, there], 1), torch.cat([time, world.cdit.offsets(ages, there)], 1)
+            poses = torch.cat([poses, places], 1)
 
-        asked = spec.nominal_motion(actions)
-        keys = key_class(asked)
-        motion = motion_between(poses[:, k - 1], poses[:, k]).to(torch.float32)
+        asked = spec.nominal_motion(torch.from_numpy(cache.actions[aim]).to(device))
+        before = torch.from_numpy(cache.poses[last_row]).to(device)
+        motion = motion_between(before, arrived).to(torch.float32)
+        steps = motion.new_tensor([spec.step_length] * 3 + [spec.step_angle] * 2)
+        made = torch.where((motion / steps).abs() < _SMALL, 0.0, motion)
+        keys = key_class(torch.where(recorded[:, None], asked, made))
         magnitudes = world.magnitudes(motion)
 
-        moment = 1 - chance(6, 1).squeeze(1).sqrt()
-        noise = gauss(7, *target.shape[1:])
-        time = torch.arange(-k, 0, device=device).expand(b, k)
-        prepared = world.cdit.context(context, level, time, poses[:, :k, 3], valid)
-        flow = world.cdit(interpolate(target, noise, moment), moment, keys, magnitudes, poses[:, k, 3], prepared)
+        moment = 1 - chance.even(6, 1).squeeze(1).sqrt()
+        start = chance.gauss(7, *target.shape[1:])
+        prepared = world.cdit.context(context, level, time, poses, valid, arrived)
+        flow = world.cdit(interpolate(target, start, moment), moment, keys, magnitudes, prepared)
 
-        last = context[:, -1]
-        steps = motion.new_tensor([spec.step_length] * 3 + [spec.step_angle] * 2)
         correction = world.pose_head(last, keys, world.magnitudes(asked))
-        smear = 0.2 * chance(8, 1, 1, 1)
-        predicted_reward, logit = world.outcome_head(
-            last, torch.lerp(target, gauss(9, *target.shape[1:]), smear), magnitudes
-        )
+        smear = 0.2 * chance.even(8, 1, 1, 1)
+        imagined = torch.lerp(target, chance.gauss(9, *target.shape[1:]), smear)
+        predicted_reward, logit = world.outcome_head(last, imagined, magnitudes)
+        reward = torch.from_numpy(cache.rewards[aim]).to(device)
+        goes_on = torch.from_numpy(~cache.terminated[aim]).to(device, torch.float32)
+        real = recorded.to(torch.float32)
+        share = real / real.sum().clamp(min=1)
+        wrong = F.smooth_l1_loss(correction.float(), (motion - asked) / steps, beta=0.05, reduction="none").mean(1)
+        ends = F.binary_cross_entropy_with_logits(logit.float(), goes_on, reduction="none")
         return {
-            "flow": (flow.float() - velocity(target, noise)).square().mean(),
-            "pose": F.smooth_l1_loss(correction.float(), (motion - asked) / steps, beta=0.05),
-            "reward": (predicted_reward.float() - reward).square().mean(),
-            "continue": F.binary_cross_entropy_with_logits(logit.float(), (~ended).to(torch.float32)),
+            "flow": (flow.float() - velocity(target, start)).square().mean(),
+            "pose": (wrong * share).sum(),
+            "reward": ((predicted_reward.float() - reward).square() * share).sum(),
+            "continue": (ends * share).sum(),
         }
+
+    def reach(self, step: int) -> int:
+        """Curriculum: how many frames back memory reaches at a step of training."""
+        longest = 2 * int(self._cache.episode_lengths.max())
+        done = min(1.0, step / max(1.0, self._memory.full_reach * self._config.steps))
+        return round(self._memory.first_reach + done * (longest - self._memory.first_reach))
+
+    def _recall(self, walks: Histories, arrived: Tensor, step: int, chance: _Chance) -> tuple[Tensor, ...]:
+        """What is remembered: latents (B, R, C, h, w), poses (B, R, 5), ages (B, R), which exist (B, R)."""
+        world, memory = self._world, self._memory
+        spec, b = world.actions, len(arrived)
+        device = arrived.device
+        poses = torch.from_numpy(self._cache.poses[walks.rows]).to(device)
+        noise = chance.gauss(18, 5).to(torch.float64) * memory.drift
+        step_size = noise.new_tensor([spec.step_length] * 2 + [0] + [spec.step_angle, 0])
+        off = noise * step_size * chance.share(19, memory.pose_noise)[:, None]
+        poses = poses + off[:, None]
+        times = torch.arange(poses.shape[1], device=device).expand(b, -1)
+        now = torch.from_numpy(walks.target).to(device)
+        there = times >= (now - self.reach(step)).unsqueeze(1)
+        query = Query(arrived, now, chance.counter, skip=world.config.context)
+        past = Remembered(poses, times, there)
+        chosen = retrieve(world.config.strategy, query, past, len(world.config.cdit.retrieved))
+        rows = np.take_along_axis(walks.rows, chosen.columns.cpu().numpy(), 1)
+        places = poses.gather(1, chosen.columns.unsqueeze(-1).expand(-1, -1, 5))
+        return self._read(rows), places, chosen.columns - now.unsqueeze(1), chosen.valid
+
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._latents[rows]).to(self._world.device, torch.float32)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from ...files import write_json
 from ...rollouts.cache import TrainingCache
 from ...rollouts.store import open_dataset
 from ..config import preset
-from ..storage import save_world
+from ..memory.packing import packing_named
+from ..pretrained import world_directory
+from ..storage import read_world, save_world
 from ..world_model import WorldModel
 from .autoencoder import AutoencoderStage, encode_cache, mean_frame, normalise_latents
 from .config import TrainConfig
 from .dynamics import DynamicsStage
 from .fit import Progress, fit
-from .validation import Validation, validate
+from .validation import Recollection, Validation, validate
 
 
 def pick_device(name: str) -> torch.device:
@@ -63,6 +66,30 @@ def train(
     return _Run(config, command, watch).run()
 
 
+_PLACES = ("data", "out", "validation", "device", "stop_after")
+
+
+def begin_from(world: WorldModel, base: WorldModel) -> None:
+    """Give ``world`` the autoencoder of ``base``, and all other parameters of the same name and shape.
+
+    Raises:
+        ConfigError: the autoencoders, frames or actions differ.
+    """
+    mine, theirs = world.config, base.config
+    for what in ("autoencoder", "frame_size", "actions"):
+        if getattr(mine, what) != getattr(theirs, what):
+            raise ConfigError(f"Training cannot start from that world: its {what.replace('_', ' ')} differs.")
+    world.autoencoder.load_state_dict(base.autoencoder.state_dict())
+    known = base.state_dict()
+    fits = {k: known[k] for k, v in world.state_dict().items() if k in known and known[k].shape == v.shape}
+    world.load_state_dict(fits, strict=False)
+
+
+def _digest(world: WorldModel) -> str:
+    assert world.directory is not None
+    return hashlib.sha256((world.directory / "weights.safetensors").read_bytes()).hexdigest()[:16]
+
+
 class _Run:
     def __init__(self, config: TrainConfig, command: str, watch: Callable[[Progress, Validation | None], None]) -> None:
         self.config, self.command, self.watch = config, command, watch
@@ -83,7 +110,15 @@ class _Run:
             if self.validation.action_spec != self.cache.action_spec:
                 raise DataError(f"{config.validation} was recorded with other actions than {config.data}.")
         shape = preset(config.preset, self.cache.action_spec, self.cache.frame_size)
-        self.fingerprint = f"{config.fingerprint()}-{self.cache.fingerprint}"
+        packing = packing_named(config.packing)
+        seen = replace(
+            shape.cdit, context=packing.recent, retrieved=packing.retrieved, camera=config.camera,
+            positions=config.positions,
+        )  # fmt: skip
+        shape = replace(shape, cdit=seen, retrieval=config.retrieval)
+        self.base = None if config.start_from is None else read_world(world_directory(config.start_from))
+        origin = "" if self.base is None else f"-{_digest(self.base)}"
+        self.fingerprint = f"{config.fingerprint()}-{self.cache.fingerprint}{origin}"
         torch.manual_seed(config.seed)
         self.world = WorldModel(shape).to(device)
         # What is validated and kept: the moving average of the parameters.
@@ -95,34 +130,24 @@ class _Run:
         self._claim()
         started = time.monotonic()
         with SummaryWriter(str(out / "tensorboard")) as self.log:
-            first = AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed)
-            average, finished = fit(
-                first,
-                config.autoencoder,
-                out / "autoencoder.safetensors",
-                self.fingerprint,
-                precision=config.precision,
-                checkpoint_every=config.checkpoint_every,
-                stop_at=config.stop_after,
-                after_step=self._after_step,
-            )
-            if not finished:
+            if not self._perceive():
                 return None
-            world.autoencoder.load_state_dict(average, strict=False)
-            world.autoencoder.eval().requires_grad_(False)
-            normalise_latents(world.autoencoder, self.cache, config.seed)
             self.kept.autoencoder.load_state_dict(world.autoencoder.state_dict())
             self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
-            self.second = DynamicsStage(world, self.cache, latents, config.dynamics, config.seed)
+            second = DynamicsStage(world, self.cache, latents, config.dynamics, config.memory, config.seed)
+            self.recall: Recollection | None = None
+            if self.validation is not None and world.config.remembers:
+                held_out = encode_cache(world.autoencoder, self.validation, out / "validation-latents.npy")
+                self.recall = Recollection(self.kept, self.validation, held_out)
             average, finished = fit(
-                self.second,
+                second,
                 config.dynamics,
                 out / "dynamics.safetensors",
                 self.fingerprint,
                 precision=config.precision,
                 checkpoint_every=config.checkpoint_every,
-                stop_at=None if config.stop_after is None else config.stop_after - config.autoencoder.steps,
+                stop_at=None if config.stop_after is None else config.stop_after - self.perceived,
                 after_step=self._after_dynamics_step,
             )
             if not finished:
@@ -130,6 +155,30 @@ class _Run:
             self.scores = self._validate(average, config.dynamics.steps)
         save_world(self.kept, out / "world", self._about(time.monotonic() - started))
         return out / "world"
+
+    def _perceive(self) -> bool:
+        """The autoencoder: trained, or the base world's; and what else of that world fits. Whether it is finished."""
+        config, world = self.config, self.world
+        self.perceived = config.autoencoder.steps if self.base is None else 0
+        if self.base is not None:
+            begin_from(world, self.base)
+            world.autoencoder.eval().requires_grad_(False)
+            return True
+        average, finished = fit(
+            AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed),
+            config.autoencoder,
+            config.out / "autoencoder.safetensors",
+            self.fingerprint,
+            precision=config.precision,
+            checkpoint_every=config.checkpoint_every,
+            stop_at=config.stop_after,
+            after_step=self._after_step,
+        )
+        world.autoencoder.load_state_dict(average, strict=False)
+        world.autoencoder.eval().requires_grad_(False)
+        if finished:
+            normalise_latents(world.autoencoder, self.cache, config.seed)
+        return finished
 
     def _claim(self) -> None:
         path = self.config.out / "run.json"
@@ -159,6 +208,8 @@ class _Run:
         if self.validation is None:
             return None
         scores = validate(self.kept, self.validation)
+        if self.recall is not None:
+            scores = replace(scores, recollection=self.recall.score())
         for key, value in scores.scalars().items():
             self.log.add_scalar(f"validation/{key}", value, step)
         self.log.add_image("validation/true_imagined_error", scores.grid, step, dataformats="HWC")
@@ -168,7 +219,7 @@ class _Run:
         config = json.loads(json.dumps(asdict(self.config), default=str))
         return {
             "command": self.command,
-            "training": {k: config[k] for k in ("preset", "seed", "precision", "autoencoder", "dynamics")},
+            "training": {k: v for k, v in config.items() if k not in _PLACES},
             "data": self.about_data,
             "seconds_of_last_session": round(seconds),
             "versions": {name: version(name) for name in ("worldloop", "torch", "numpy")},

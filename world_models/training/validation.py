@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...rollouts.cache import TrainingCache
+from ..actions import key_class
+from ..memory.retrieval import Query, Remembered, retrieve
+from ..noise import normal
+from ..pose import motion_between
+from ..prediction.flow import integrate
 from ..world_model import WorldModel
+from .histories import draw_histories
 
 CHANGED = 2.0
 
@@ -24,6 +32,7 @@ class Validation:
         rollout: (H,) of roll-outs with true actions, by horizon.
         rollout_copy: (H,) of the last real frame held still.
         grid: (3 R, S, 3) uint8 picture: rows of true, imagined and error frames of a few roll-outs.
+        recollection: what memory is worth, see `Recollection`; empty for a world without one.
     """
 
     reconstruction: float
@@ -32,10 +41,11 @@ class Validation:
     rollout: tuple[float, ...]
     rollout_copy: tuple[float, ...]
     grid: Tensor
+    recollection: dict[str, float] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, float]:
         """The scores by name."""
-        return {
+        return self.recollection | {
             "reconstruction": self.reconstruction,
             "next_frame": self.next_frame,
             "next_frame_gain": self.next_frame - self.copy,
@@ -80,3 +90,61 @@ def validate(
         rollout_copy=tuple(copies.mean(0).tolist()),
         grid=rows.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2).cpu(),
     )
+
+
+class Recollection:
+    """Prediction from memory alone, on held-out maps: frames whose recent past is hidden.
+
+    Args:
+        world: with a memory.
+        cache: of the validation split.
+        latents: (N, C, h, w) its frames, encoded.
+        samples: frames to predict.
+        seed: of their choice.
+    """
+
+    def __init__(
+        self, world: WorldModel, cache: TrainingCache, latents: NDArray[np.float16], samples: int = 256, seed: int = 0
+    ) -> None:
+        self._world, self._cache, self._samples, self._seed = world, cache, samples, seed
+        self._latents = latents
+
+    @torch.no_grad()
+    def score(self) -> dict[str, float]:
+        """PSNR in dB of frames predicted from memory alone, and the same with the memory taken away."""
+        world, cache, n = self._world, self._cache, self._samples
+        config, k, device = world.config, world.config.context, world.device
+        none = np.zeros(n, bool)
+        walks = draw_histories(cache, k, 0, n, self._seed, none, np.zeros(n))
+        aim, before = walks.at(0), walks.at(1)
+        arrived = torch.from_numpy(cache.poses[aim]).to(device)
+        motion = motion_between(torch.from_numpy(cache.poses[before]).to(device), arrived).to(torch.float32)
+        asked = world.actions.nominal_motion(torch.from_numpy(cache.actions[aim]).to(device))
+        now, seeds = torch.from_numpy(walks.target).to(device), torch.arange(n, device=device)
+        poses = torch.from_numpy(cache.poses[walks.rows]).to(device)
+        times = torch.arange(poses.shape[1], device=device).expand(n, -1)
+        past = Remembered(poses, times, torch.ones_like(times, dtype=torch.bool))
+        query = Query(arrived, now, seeds, skip=k)
+        found = retrieve(config.strategy, query, past, len(config.cdit.retrieved))
+        rows = np.take_along_axis(walks.rows, found.columns.cpu().numpy(), 1)
+        old = torch.from_numpy(self._latents[rows]).to(device, torch.float32)
+        hidden = normal(seeds, now, (k, *config.latent_shape), stream=1)
+        recent = torch.stack([torch.from_numpy(cache.poses[walks.at(back)]) for back in range(k, 0, -1)], 1).to(device)
+        places = poses.gather(1, found.columns.unsqueeze(-1).expand(-1, -1, 5))
+        age = found.columns - now.unsqueeze(1)
+        time = torch.cat([torch.arange(-k, 0, device=device).expand(n, k), world.cdit.offsets(age, found.valid)], 1)
+        level = torch.cat([old.new_ones(n, k), old.new_zeros(n, old.shape[1])], 1)
+        truth = torch.from_numpy(cache.frames[aim]).to(device)
+        scores = {}
+        for name, there in (("from_memory", found.valid), ("from_nothing", torch.zeros_like(found.valid))):
+            context = world.cdit.context(
+                torch.cat([hidden, old], 1), level, time, torch.cat([recent, places], 1),
+                torch.cat([torch.ones_like(there[:, :1]).expand(-1, k), there], 1), arrived,
+            )  # fmt: skip
+            latents, _ = integrate(
+                lambda x, t, c=context: world.cdit(x, t, key_class(asked), world.magnitudes(motion), c),
+                normal(seeds, now, config.latent_shape),
+                config.denoising_steps,
+            )
+            scores[name] = float(psnr(world.render(latents), truth).mean())
+        return scores

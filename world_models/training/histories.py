@@ -1,0 +1,61 @@
+"""Samples with a past: a frame to predict, the frames just before it, and all that was seen earlier in its episode.
+
+Some walk back the way they came (RELIC's palindromes): the episode up to a pivot, then its frames in reverse. Where
+nothing but the camera moves that is as real as the walk out, only the actions are not what was recorded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...rollouts.cache import TrainingCache
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """B walks, as numbers of a cache's frames.
+
+    Attributes:
+        rows: (B, T) the frames of each walk in the order they are seen; the last of its own repeated beyond its end.
+        target: (B,) position in the walk of the frame to predict.
+        recorded: (B,) bool, whether the action that leads to it was recorded (palindromes have none).
+    """
+
+    rows: Rows
+    target: Rows
+    recorded: NDArray[np.bool_]
+
+    def at(self, back: int) -> Rows:
+        """(B,) the frame ``back`` steps before the target."""
+        position = (self.target - back)[:, None]
+        return np.take_along_axis(self.rows, position, 1)[:, 0]
+
+
+def draw_histories(
+    cache: TrainingCache, context: int, step: int, batch_size: int, seed: int, palindrome: NDArray[np.bool_],
+    way_back: NDArray[np.float64],
+) -> Histories:
+    """Walks whose target has at least ``context`` frames before it, drawn evenly from all such frames.
+
+    Args:
+        cache: recorded experience.
+        context: K, recent frames.
+        step, batch_size, seed: of the draw, a function of these alone.
+        palindrome: (B,) bool, which of them turn around.
+        way_back: (B,) in [0, 1), how far of the way these come back.
+    """
+    pivot = cache.window_indices(step, batch_size, context + 1, seed) + context
+    episode = np.searchsorted(cache.episode_start, pivot, side="right") - 1
+    first = cache.episode_start[episode]
+    out = pivot - first
+    # A way back of K + 1 … out steps: what lies behind is again all recent frames and one to predict.
+    back = np.where(palindrome & (out > context), context + 1 + (way_back * (out - context)).astype(np.int64), 0)
+    target = out + back
+    position = np.minimum(np.arange(target.max() + 1), target[:, None])
+    rows = first[:, None] + np.where(position <= out[:, None], position, 2 * out[:, None] - position)
+    return Histories(rows, target, back == 0)
