@@ -23,7 +23,7 @@ from rich.progress import (
 
 from .envs.collecting import CollectConfig
 from .errors import WorldloopError
-from .evaluation import CompareConfig, DemoConfig, ImagineConfig, PlanConfig
+from .evaluation import CompareConfig, DemoConfig, ImagineConfig, PlanConfig, ReturnConfig
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -83,6 +83,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Measure what a world can do. "return": leave a place and come back, on held-out maps; does it remember?"""
+
+    test: Annotated[Literal["return"], tyro.conf.Positional]
+    """Which test."""
+    out: Path = Path("runs/return")
+    """Directory for the report (JSON), the figures, the videos and the maps."""
+    worlds: tuple[str, ...] = ("doom-rooms-tiny",)
+    """Bundled worlds, or directories of trained ones; the others are compared with the first."""
+    retrieval: tuple[str, ...] = ()
+    """Strategies to retrieve by, each tried with every world; default its own. "none" takes the memory away."""
+    device: Device = "auto"
+    """Where to compute."""
+    settings: Annotated[ReturnConfig, tyro.conf.arg(name="")] = field(default_factory=ReturnConfig)
+
+
+@dataclass(frozen=True)
 class Demo:
     """See it work: a comparison, planning in the real world, and one page with the pictures and figures."""
 
@@ -108,6 +125,7 @@ Verb = (
     | Annotated[Imagine, tyro.conf.subcommand("imagine")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -199,6 +217,22 @@ def _compare(verb: Compare) -> None:
     _summary(lines, verb.out)
 
 
+def _evaluate(verb: Evaluate) -> None:
+    from .evaluation import return_test
+    from .world_models.pretrained import load_world
+    from .world_models.training.train import pick_device
+
+    device, worlds = pick_device(verb.device), {}
+    for world in verb.worlds:
+        for retrieval in verb.retrieval or (None,):
+            name = (world if retrieval is None else f"{world}, {retrieval}").replace("/", "-")
+            worlds[name] = load_world(world, device, **({} if retrieval is None else {"retrieval": retrieval}))
+    with _Bars() as bars:
+        report = return_test(worlds, verb.settings, verb.out, progress=bars)
+    _OUT.print(str(report), markup=False)
+    _OUT.print(f"Pictures and the whole report: {verb.out}")
+
+
 def _imagine(verb: Imagine) -> None:
     from .evaluation import imagine_episode
 
@@ -261,7 +295,7 @@ def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
     actions: dict[type, Any] = {
         Demo: _demo, Collect: _collect, Train: _train, Imagine: _imagine, Plan: _plan,
-        Compare: _compare, Doctor: _doctor,
+        Compare: _compare, Evaluate: _evaluate, Doctor: _doctor,
     }  # fmt: skip
     try:
         verb = tyro.cli(Verb, prog="worldloop", description=DESCRIPTION)

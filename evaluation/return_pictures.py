@@ -17,8 +17,8 @@ from ..envs.doom_rooms.map_picture import draw_map
 from .figures import COLOURS, draw_curve, finish, write_figure
 from .media import Frames, panes, strip, write_gif, write_png, write_video
 from .metrics import psnr
-from .return_report import BASELINES, MEAN, NEAREST, ReturnReport, Score, Source
 from .return_paths import ReturnPath
+from .return_report import BASELINES, MEAN, NEAREST, ReturnReport, Score, Source
 
 _GREYS = ("#555560", "#8a8a92", "#b9b9c0")
 _COLUMNS = 10

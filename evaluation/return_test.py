@@ -28,11 +28,23 @@ from .media import Frames
 from .metrics import Curve, FloatArray, Interval, bootstrap, bootstrap_curve
 from .perceptual import Measure, load_measures
 from .progress import Progress, silent
-from .return_report import BASELINES, COPYING, MEAN, NEAREST, Cell, Drift, Mode, ReturnConfig, ReturnReport, Score, Source
 from .real import check_fits, doom_rooms
 from .report import provenance
 from .return_paths import ReturnPath, record_paths
 from .return_pictures import Shown, draw
+from .return_report import (
+    BASELINES,
+    COPYING,
+    MEAN,
+    NEAREST,
+    Cell,
+    Drift,
+    Mode,
+    ReturnConfig,
+    ReturnReport,
+    Score,
+    Source,
+)
 
 
 def return_test(

@@ -29,7 +29,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> TrainingCache:
         poses[:, 0] = np.arange(length)
         no = np.zeros(length, bool)
         frames = np.zeros((length, 16, 16, 3), np.uint8)
-        writer.add(Episode(frames, np.zeros(length, np.int64), poses, np.zeros(length, np.float32), no, no, no, no, seed))
+        actions, rewards = np.zeros(length, np.int64), np.zeros(length, np.float32)
+        writer.add(Episode(frames, actions, poses, rewards, no, no, no, no, seed))
     return TrainingCache.of(open_dataset(path))
 
 
@@ -63,7 +64,8 @@ def test_palindromes_come_back_the_way_they_went(cache: TrainingCache) -> None:
         turned += 1
         back = len(walk) - 1 - out
         assert back >= 4
-        assert walk.tolist() == [*range(walk[0], walk[0] + out + 1), *range(walk[0] + out - 1, walk[0] + out - back - 1, -1)]
+        there = list(range(walk[0], walk[0] + out + 1))
+        assert walk.tolist() == there + there[-2 : -2 - back : -1]
         # All recent frames are on the way back, and the motion is the recorded one undone.
         recent = [int(walks.at(b)[i]) for b in (3, 2, 1, 0)]
         assert recent == list(range(recent[0], recent[0] - 4, -1))

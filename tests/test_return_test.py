@@ -20,8 +20,8 @@ from worldloop.envs.doom_rooms.env import STEP_LENGTH, DoomRoomsEnv
 from worldloop.errors import ConfigError
 from worldloop.evaluation import ReturnConfig, ReturnReport, return_test
 from worldloop.evaluation.metrics import PSNR_CEILING, bootstrap
-from worldloop.evaluation.return_report import COPYING, MEAN, NEAREST, Score, Source
 from worldloop.evaluation.return_paths import TYPES, ReturnPath, choose_places, record_path, record_paths
+from worldloop.evaluation.return_report import COPYING, MEAN, NEAREST, Score, Source
 from worldloop.evaluation.return_test import imagine_returns
 from worldloop.world_models.config import preset
 from worldloop.world_models.world_model import WorldModel

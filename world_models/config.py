@@ -80,9 +80,10 @@ class WorldConfig:
         if "packing" in overrides:
             packing = packing_named(overrides.pop("packing"))
             cdit = replace(cdit, context=packing.recent, retrieved=packing.retrieved)
-        for name in ("context", "retrieved"):
-            if name in overrides:
-                cdit = replace(cdit, **{name: tuple(overrides.pop(name))})
+        if "context" in overrides:
+            cdit = replace(cdit, context=tuple(overrides.pop("context")))
+        if "retrieved" in overrides:
+            cdit = replace(cdit, retrieved=tuple(overrides.pop("retrieved")))
         if "positions" in overrides:
             cdit = replace(cdit, positions=overrides.pop("positions"))
         if overrides.get("retrieval") == "none":

@@ -74,7 +74,7 @@ class WorldState:
             poses=torch.zeros(b, context, POSE_DIM, dtype=torch.float64, device=device),
             motions=torch.zeros(b, context, 5, device=device),
             valid=torch.zeros(b, context, dtype=torch.bool, device=device),
-            memory=arena and arena.empty(b),
+            memory=None if arena is None else arena.empty(b),
         )
 
     def append(self, latents: Tensor, pose: Tensor, motion: Tensor) -> WorldState:
@@ -87,7 +87,7 @@ class WorldState:
             poses=torch.cat([self.poses[:, 1:], pose.to(torch.float64).unsqueeze(1)], 1),
             motions=torch.cat([self.motions[:, 1:], motion.to(self.motions.dtype).unsqueeze(1)], 1),
             valid=torch.cat([self.valid[:, 1:], torch.ones_like(self.valid[:, :1])], 1),
-            memory=self.memory and self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1)),
+            memory=None if self.memory is None else self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1)),
         )
 
     def fork(self, n: int) -> WorldState:
@@ -118,9 +118,10 @@ class WorldState:
         """World by world, this state where ``mask`` (B,) holds and ``other`` elsewhere."""
         theirs = _tensors(other)
         chosen = {k: torch.where(mask.view(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in _tensors(self).items()}
-        if self.memory is None or other.memory is None:
-            return WorldState(**chosen)
-        return WorldState(**chosen, memory=self.memory.where(mask, other.memory))
+        memory = None
+        if self.memory is not None and other.memory is not None:
+            memory = self.memory.where(mask, other.memory)
+        return WorldState(**chosen, memory=memory)
 
     @classmethod
     def cat(cls, states: list[WorldState]) -> WorldState:
@@ -172,7 +173,7 @@ class WorldState:
 
     def _map(self, tensor: Callable[[Tensor], Tensor], memory: Callable[[Memory], Memory]) -> WorldState:
         mapped = {k: tensor(t) for k, t in _tensors(self).items()}
-        return WorldState(**mapped, memory=self.memory and memory(self.memory))
+        return WorldState(**mapped, memory=None if self.memory is None else memory(self.memory))
 
 
 _TENSORS = tuple(f.name for f in fields(WorldState) if f.name != "memory")

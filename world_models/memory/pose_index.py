@@ -23,8 +23,13 @@ FIRST_FETCH = 64
 class Bounded(Strategy, Protocol):
     """A strategy that knows how good a far frame can be at most."""
 
-    exclusion: int
-    exclusion_mode: Exclusion
+    @property
+    def exclusion(self) -> int:
+        """Steps of the exclusion window."""
+
+    @property
+    def exclusion_mode(self) -> Exclusion:
+        """What the window means."""
 
     def bound(self, distance: Tensor) -> Tensor:
         """Upper bound of the score of every frame at least ``distance`` (B,) world units away."""

@@ -104,8 +104,8 @@ def token_rays(grid: tuple[int, int], fov: float, pool: int = 1, unit: int = 1) 
     x = 1 - (pool * torch.arange(across, dtype=torch.float64) + pool / 2) * 2 / columns
     up, left = torch.meshgrid(y / f_y, x / f_x, indexing="ij")
     rays = torch.stack([left, up, torch.ones_like(up)], -1).flatten(0, 1)
-    unit: Tensor = rays / rays.norm(dim=-1, keepdim=True)
-    return unit
+    directions: Tensor = rays / rays.norm(dim=-1, keepdim=True)
+    return directions
 
 
 def plucker_rays(poses: Tensor, viewer: Tensor, rays: Tensor, scale: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ..actions import key_class
 from ..memory.retrieval import Query, Remembered, retrieve
 from ..noise import normal
 from ..pose import motion_between
+from ..prediction.cdit import Context
 from ..prediction.flow import integrate
 from ..world_model import WorldModel
 from .histories import draw_histories
@@ -92,6 +94,13 @@ def validate(
     )
 
 
+def _velocity(
+    world: WorldModel, keys: Tensor, magnitudes: Tensor, context: Context, noisy: Tensor, time: Tensor
+) -> Tensor:
+    velocity: Tensor = world.cdit(noisy, time, keys, magnitudes, context)
+    return velocity
+
+
 class Recollection:
     """Prediction from memory alone, on held-out maps: frames whose recent past is hidden.
 
@@ -141,10 +150,7 @@ class Recollection:
                 torch.cat([hidden, old], 1), level, time, torch.cat([recent, places], 1),
                 torch.cat([torch.ones_like(there[:, :1]).expand(-1, k), there], 1), arrived,
             )  # fmt: skip
-            latents, _ = integrate(
-                lambda x, t, c=context: world.cdit(x, t, key_class(asked), world.magnitudes(motion), c),
-                normal(seeds, now, config.latent_shape),
-                config.denoising_steps,
-            )
+            velocity = partial(_velocity, world, key_class(asked), world.magnitudes(motion), context)
+            latents, _ = integrate(velocity, normal(seeds, now, config.latent_shape), config.denoising_steps)
             scores[name] = float(psnr(world.render(latents), truth).mean())
         return scores
