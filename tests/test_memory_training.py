@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from worldloop.errors import ConfigError
 from worldloop.rollouts.cache import TrainingCache
@@ -13,8 +15,12 @@ from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.actions import ActionSpec
-from worldloop.world_models.training.config import MemoryTraining
+from worldloop.world_models.config import preset
+from worldloop.world_models.memory.recurrent import ConvLSTM
+from worldloop.world_models.training.config import MemoryTraining, StageConfig
+from worldloop.world_models.training.dynamics import DynamicsStage
 from worldloop.world_models.training.histories import draw_histories
+from worldloop.world_models.world_model import WorldModel
 
 LENGTHS = (30, 12, 45)
 
@@ -78,3 +84,64 @@ def test_shares_are_shares() -> None:
         MemoryTraining(hide=1.5)
     with pytest.raises(ConfigError):
         MemoryTraining(first_reach=0)
+
+
+@pytest.mark.parametrize("kind", ["none", "bank", "cache", "recurrent"])
+def test_every_memory_trains_and_imagines(kind: str, cache: TrainingCache) -> None:
+    """Gradients reach all that the memory is made of, and an imagined step depends on what was seen long ago."""
+    torch.manual_seed(0)
+    small = preset("tiny", cache.action_spec, (16, 16))
+    kinds = {
+        "none": {"context": (1, 1)},
+        "bank": {"context": (1, 1), "retrieved": (1, 2), "camera": "rays"},
+        "cache": {"context": (1, 1), "compressed": 18, "camera": "rays"},
+        "recurrent": {"context": (1, 1), "recurrent": 8},
+    }
+    cdit = replace(small.cdit, depth=2, **kinds[kind])  # type: ignore[arg-type]
+    world = WorldModel(replace(small, cdit=cdit))
+    for parameter in world.parameters():
+        if not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.05)
+    latents = np.random.default_rng(0).normal(size=(sum(LENGTHS), *world.config.latent_shape)).astype(np.float16)
+    stage = DynamicsStage(world, cache, latents, StageConfig(steps=10, batch_size=16), MemoryTraining(), 0)
+    torch.stack(list(stage.loss(3).values())).sum().backward()
+    without = [n for n, p in stage.module.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert without == []
+    once, again = (torch.stack(list(stage.loss(3).values())).tolist() for _ in range(2))
+    assert once == again
+
+    world.eval().requires_grad_(False)
+    rng = np.random.default_rng(1)
+    frames = rng.integers(0, 256, (2, 12, 16, 16, 3), dtype=np.uint8)
+    frames[1, 8:] = frames[0, 8:]  # two worlds that differ in what they saw some time ago
+    poses = np.zeros((2, 12, 5))
+    poses[:, 2:10, 0] = 900  # far away; then back to where it began
+    state = world.observe(world.start(2, [5, 5]), frames, np.zeros((2, 12), np.int64), poses)
+    _, step = world.imagine(state, [0, 0])
+    difference = float((step.latents[0] - step.latents[1]).abs().max())
+    assert difference < 1e-6 if kind == "none" else difference > 1e-5, difference
+    halves = world.start(2, [5, 5])
+    for part in (slice(0, 5), slice(5, 12)):
+        halves = world.observe(halves, frames[:, part], np.zeros((2, 12), np.int64)[:, part], poses[:, part])
+    _, after = world.imagine(halves, [0, 0])
+    torch.testing.assert_close(step.latents, after.latents, atol=1e-5, rtol=1e-5)
+    restored = type(state).restore(state.snapshot())
+    _, after = world.imagine(restored[[1]], [0])
+    torch.testing.assert_close(after.latents, step.latents[1:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_sequence_through_the_convlstm_is_the_equations_of_its_paper() -> None:
+    torch.manual_seed(0)
+    cell = ConvLSTM(3, 4)
+    x, motion = torch.randn(5, 1, 3, 4, 6), torch.randn(5, 1, 13)
+    state = cell.start(x[0])
+    h = c = torch.zeros(1, 4, 4, 6)
+    for t in range(5):
+        state = cell(state, x[t], motion[t])
+        a = torch.nn.functional.conv2d(torch.cat([x[t], h], 1), cell.look.weight, cell.look.bias, padding=1)
+        a = a + (cell.motion.weight @ motion[t][0] + cell.motion.bias).view(1, -1, 1, 1)
+        i, f, o, g = a[:, :4].sigmoid(), a[:, 4:8].sigmoid(), a[:, 8:12].sigmoid(), a[:, 12:].tanh()
+        c = f * c + i * g
+        h = o * c.tanh()
+    torch.testing.assert_close(state[0], h)
+    torch.testing.assert_close(state[1], c)

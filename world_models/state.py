@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class WorldState:
         motions: (B, K, 5) float32, the motion that led to each of them.
         valid: (B, K) bool, which of the K slots hold a frame.
         memory: everything seen or imagined so far, where the world has a long-term memory.
+        carried: (B, ...) each, what else the world carries from step to step, by name.
     """
 
     seeds: Tensor
@@ -41,6 +42,7 @@ class WorldState:
     motions: Tensor
     valid: Tensor
     memory: Memory | None = None
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -121,7 +123,7 @@ class WorldState:
         memory = None
         if self.memory is not None and other.memory is not None:
             memory = self.memory.where(mask, other.memory)
-        return WorldState(**chosen, memory=memory)
+        return _state(chosen, memory)
 
     @classmethod
     def cat(cls, states: list[WorldState]) -> WorldState:
@@ -130,10 +132,10 @@ class WorldState:
             raise ValueError("WorldState.cat needs at least one state.")
         parts = [_tensors(s) for s in states]
         memories = [s.memory for s in states if s.memory is not None]
-        if memories and len(memories) < len(states):
-            raise ValueError("States with a memory and states without one make no batch.")
+        if (memories and len(memories) < len(states)) or any(p.keys() != parts[0].keys() for p in parts):
+            raise ValueError("States of worlds that remember in different ways make no batch.")
         joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
-        return cls(**joined, memory=Memory.cat(memories) if memories else None)
+        return _state(joined, Memory.cat(memories) if memories else None)
 
     def to(self, device: torch.device | str) -> WorldState:
         """The same worlds on another device."""
@@ -164,23 +166,32 @@ class WorldState:
         except Exception as error:
             raise WorldFormatError(f"These bytes are no snapshot of a world: {error}") from error
         remembered = {k.removeprefix("memory."): tensors.pop(k) for k in list(tensors) if k.startswith("memory.")}
-        if about.get("format") != _FORMAT or set(tensors) != set(_TENSORS) or ("memory" in about) != bool(remembered):
+        own = {k for k in tensors if not k.startswith(_CARRIED)}
+        if about.get("format") != _FORMAT or own != set(_TENSORS) or ("memory" in about) != bool(remembered):
             raise WorldFormatError("These bytes are no snapshot of a world of this version of worldloop.")
         memory = _memory(remembered, json.loads(about["memory"]), device) if remembered else None
         if memory is not None and memory.batch_size != len(tensors["seeds"]):
             raise WorldFormatError("This snapshot's memory is of another number of worlds.")
-        return cls(**{k: t.to(device) for k, t in tensors.items()}, memory=memory)
+        return _state({k: t.to(device) for k, t in tensors.items()}, memory)
 
     def _map(self, tensor: Callable[[Tensor], Tensor], memory: Callable[[Memory], Memory]) -> WorldState:
         mapped = {k: tensor(t) for k, t in _tensors(self).items()}
-        return WorldState(**mapped, memory=None if self.memory is None else memory(self.memory))
+        return _state(mapped, None if self.memory is None else memory(self.memory))
 
 
-_TENSORS = tuple(f.name for f in fields(WorldState) if f.name != "memory")
+_CARRIED = "carried."
+_TENSORS = tuple(f.name for f in fields(WorldState) if f.name not in ("memory", "carried"))
 
 
 def _tensors(state: WorldState) -> dict[str, Tensor]:
-    return {name: getattr(state, name) for name in _TENSORS}
+    own = {name: getattr(state, name) for name in _TENSORS}
+    return own | {_CARRIED + name: tensor for name, tensor in state.carried.items()}
+
+
+def _state(tensors: dict[str, Tensor], memory: Memory | None) -> WorldState:
+    own = {name: tensors[name] for name in _TENSORS}
+    carried = {k.removeprefix(_CARRIED): t for k, t in tensors.items() if k.startswith(_CARRIED)}
+    return WorldState(**own, memory=memory, carried=carried)
 
 
 def _memory(tensors: dict[str, Tensor], kind: dict[str, Any], device: torch.device | str) -> Memory:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from .actions import key_class, motion_magnitudes
 from .config import WorldConfig
 from .memory.bank import Arena
+from .memory.kv_cache import KeyValueCache
 from .memory.recall import recall
 from .memory.retrieval import Query
 from .noise import normal
@@ -86,7 +89,15 @@ class WorldModel(nn.Module):
         if tuple(seeds.shape) != (batch_size,):
             raise ValueError(f"Expected {batch_size} seeds, got shape {tuple(seeds.shape)}.")
         arena = self._arena() if self.config.remembers else None
-        return WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device, arena)
+        state = WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device, arena)
+        if self.cdit.recurrence is not None:
+            hidden, cell = self.cdit.recurrence.start(state.latents[:, 0])
+            return replace(state, carried={"hidden": hidden, "cell": cell})
+        if not self.config.cdit.compressed:
+            return state
+        nothing = self.cdit.read(state.latents[:, :1], torch.zeros(batch_size, 1, device=self.device))
+        cache = KeyValueCache.empty(nothing, self.config.context, self.config.cdit.compressed, self.cdit.tokens)
+        return replace(state, carried=cache.to_tensors())
 
     def observe(self, state: WorldState, frames: Any, actions: Any, poses: Any) -> WorldState:
         """Real experience in (perceive, remember).
@@ -112,7 +123,8 @@ class WorldModel(nn.Module):
         before = torch.where((state.step > 0).view(-1, 1), state.pose, track[:, 0])
         motions = motion_between(torch.cat([before.unsqueeze(1), track[:, :-1]], 1), track).to(torch.float32)
         k = self.config.context
-        needed = pictures if state.memory is not None else pictures[:, -k:]
+        everything = state.memory is not None or self.cdit.recurrence is not None
+        needed = pictures if everything else pictures[:, -(k + self.config.cdit.compressed) :]
         latents = torch.cat([self.encode(part) for part in needed.flatten(0, 1).split(_ENCODED_AT_ONCE)])
         latents = latents.unflatten(0, (b, -1))
         kept = min(k, t)
@@ -129,6 +141,10 @@ class WorldModel(nn.Module):
             motions=shift(state.motions, motions),
             valid=shift(state.valid, torch.ones(b, kept, dtype=torch.bool, device=self.device)),
             memory=None if state.memory is None else state.memory.extend(latents, track),
+            carried=self._carry(
+                state, latents, track[:, -latents.shape[1] :], motions[:, -latents.shape[1] :],
+                state.step + t - latents.shape[1],
+            ),
         )
 
     def imagine(self, state: WorldState, actions: Any, pose: Any = None) -> tuple[WorldState, ImaginedStep]:
@@ -171,7 +187,11 @@ class WorldModel(nn.Module):
             continues=logit.sigmoid(),
             uncertainty=(latents - mean).square().mean((1, 2, 3)).sqrt(),
         )
-        return state.append(latents, arrived, motion), step
+        after = state.append(latents, arrived, motion)
+        carried = self._carry(
+            state, latents.unsqueeze(1), arrived.unsqueeze(1), motion.unsqueeze(1), state.step
+        )
+        return replace(after, carried=carried), step
 
     def render(self, latents: Tensor) -> Tensor:
         """Pictures (B, H, W, 3) uint8 of latents (B, C, h, w)."""
@@ -198,6 +218,9 @@ class WorldModel(nn.Module):
     def _context(self, state: WorldState, arrived: Tensor) -> Context:
         """What the frame at ``arrived`` (B, 5) is predicted from: the recent frames, and those recalled."""
         b, k, device = state.batch_size, self.config.context, self.device
+        if self.config.cdit.compressed:
+            parts = KeyValueCache.from_tensors(state.carried, self.cdit.tokens).parts(state.step)
+            return self.cdit.place(parts, state.latents[:, -1], arrived)
         latents, poses, valid = state.latents, state.poses, state.valid
         time = torch.arange(-k, 0, device=device).expand(b, k)
         if state.memory is not None and self.config.cdit.retrieved:
@@ -207,7 +230,26 @@ class WorldModel(nn.Module):
             valid = torch.cat([valid, found.valid], 1)
             age = found.times - state.step.unsqueeze(1)
             time = torch.cat([time, self.cdit.offsets(age, found.valid)], 1)
-        return self.cdit.context(latents, torch.zeros_like(time, dtype=torch.float32), time, poses, valid, arrived)
+        others = [] if self.cdit.recurrence is None else [self.cdit.recollect(state.carried["hidden"], state.pose)]
+        clean = torch.zeros_like(time, dtype=torch.float32)
+        return self.cdit.context(latents, clean, time, poses, valid, arrived, others)
+
+    def _carry(
+        self, state: WorldState, latents: Tensor, poses: Tensor, motions: Tensor, first: Tensor
+    ) -> Mapping[str, Tensor]:
+        """What is carried on after T frames: latents (B, T, C, h, w), poses and motions (B, T, 5), first time (B,)."""
+        if self.cdit.recurrence is not None:
+            held = state.carried["hidden"], state.carried["cell"]
+            for t in range(latents.shape[1]):
+                held = self.cdit.recurrence(held, latents[:, t], self.magnitudes(motions[:, t]))
+            return {"hidden": held[0], "cell": held[1]}
+        if not self.config.cdit.compressed:
+            return state.carried
+        cache = KeyValueCache.from_tensors(state.carried, self.cdit.tokens)
+        clean = torch.zeros(len(first), 1, device=self.device)
+        for t in range(latents.shape[1]):
+            cache = cache.append(self.cdit.read(latents[:, t : t + 1], clean), poses[:, t], first + t)
+        return cache.to_tensors()
 
     def _arena(self) -> Arena:
         """Where the worlds that this model imagines keep their frames."""

@@ -8,8 +8,9 @@ values are computed once per imagined frame and serve every denoising step.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError
 from ..actions import KEY_CLASSES, MAGNITUDES
+from ..memory.recurrent import ConvLSTM
 from .camera import invert_projections, transform
 from .placement import CAMERAS, WIDTH, Camera, StateEmbedding, frame_cameras
 from .rotary import frequencies, padded, rotate, rotation, token_positions
@@ -41,6 +43,11 @@ class CDiTConfig:
     (1, 2, 4 are WorldPack's rates 1, 1/4, 1/16)."""
     retrieved: tuple[int, ...] = ()
     """The same for each frame retrieved from memory, best first."""
+    compressed: int = 0
+    """Older frames whose keys and values are kept, pooled (RELIC), beyond the recent ones, which are then all whole: a
+    multiple of 18. Instead of retrieved frames."""
+    recurrent: int = 0
+    """Channels of a recurrent memory (ConvLSTM), which the context then holds too; 0 for none."""
     positions: Literal["reframed", "true"] = "reframed"
     """When retrieved frames are said to be: right before the recent ones, in their order (WorldPlay's temporal
     reframing), or when they were."""
@@ -53,15 +60,75 @@ class CDiTConfig:
                 "A context is a list of pool sizes 1, 2 or 4, one per frame, of at least one recent frame; got "
                 f"{self.context} and {self.retrieved}."
             )
+        if self.recurrent < 0:
+            raise ConfigError(f"A recurrent memory has at least 0 channels, got {self.recurrent}.")
         if self.positions not in ("reframed", "true") or self.camera not in CAMERAS:
             raise ConfigError(
                 f"Positions are 'reframed' or 'true' and camera is one of {', '.join(CAMERAS)}; got "
                 f"{self.positions!r} and {self.camera!r}."
             )
+        if self.compressed and (self.compressed % 18 or self.retrieved or {*self.context} != {1}):
+            raise ConfigError(
+                "A compressed cache keeps a multiple of 18 older frames beside whole recent ones, and retrieves none; "
+                f"got {self.compressed} beside {self.context} and {self.retrieved}."
+            )
         if self.camera == "prope" and (self.width // self.heads) % 4:
             raise ConfigError(f"PRoPE needs a head width divisible by 4, got {self.width} over {self.heads} heads.")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ConfigError(f"Width {self.width} over {self.heads} heads must be an even whole number.")
+
+
+@dataclass(frozen=True)
+class FrameKeys:
+    """Unrotated keys and values of F context frames of B worlds: they depend on these frames alone.
+
+    Attributes:
+        blocks: one (B, F, N, 2, heads, head_dim) per block, keys and values of every frame's N tokens.
+        pool: side of the square of tokens that one token stands for.
+        unit: frames were padded to a multiple of this many tokens.
+    """
+
+    blocks: tuple[Tensor, ...]
+    pool: int
+    unit: int
+
+    def pooled(self, grid: tuple[int, int], pool: int) -> FrameKeys:
+        """Whole frames' keys and values averaged over squares of ``pool`` tokens (RELIC), before any rotation.
+
+        Args:
+            grid: rows and columns of tokens of a frame; what is beyond them counts for nothing.
+            pool: side of the squares.
+        """
+        if pool == 1:
+            return self
+        rows, columns = (padded(side, pool) - side for side in grid)
+
+        def mean(x: Tensor) -> Tensor:
+            lead, tail = x.shape[:2], x.shape[3:]
+            picture = x.flatten(0, 1).flatten(2).unflatten(1, grid).permute(0, 3, 1, 2)
+            weight = F.pad(picture.new_ones(1, 1, *grid), (0, columns, 0, rows))
+            small = F.avg_pool2d(F.pad(picture, (0, columns, 0, rows)), pool) / F.avg_pool2d(weight, pool)
+            pooled: Tensor = small.flatten(2).transpose(1, 2).unflatten(2, tail).unflatten(0, lead)
+            return pooled
+
+        return FrameKeys(tuple(mean(x) for x in self.blocks), pool, pool)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Context frames that are packed alike, and where they are.
+
+    Attributes:
+        seen: F frames of B worlds.
+        time: (B, F) signed offset from the target in steps.
+        poses: (B, F, 5) float64 canonical.
+        valid: (B, F) bool, which of them exist.
+    """
+
+    seen: FrameKeys
+    time: Tensor
+    poses: Tensor
+    valid: Tensor
 
 
 @dataclass(frozen=True)
@@ -212,6 +279,10 @@ class CDiT(nn.Module):
         self.context_in = nn.ModuleDict({"1": nn.Linear(channels * p * p, d)})
         for pool in sorted({*config.context, *config.retrieved} - {1}):
             self.context_in[str(pool)] = self._pooled_projection(pool)
+        self.recurrence = self.recurrent_in = None
+        if config.recurrent:
+            self.recurrence = ConvLSTM(channels, config.recurrent)
+            self.recurrent_in = nn.Linear(config.recurrent * p * p, d)
         self.null_token = nn.Parameter(torch.randn(1, 1, d) * 0.02)
         self.time = LevelEmbedding(d)
         self.level = LevelEmbedding(d)
@@ -263,7 +334,14 @@ class CDiT(nn.Module):
         return embedded
 
     def context(
-        self, latents: Tensor, level: Tensor, time: Tensor, poses: Tensor, valid: Tensor, target: Tensor
+        self,
+        latents: Tensor,
+        level: Tensor,
+        time: Tensor,
+        poses: Tensor,
+        valid: Tensor,
+        target: Tensor,
+        others: Sequence[Part] = (),
     ) -> Context:
         """Everything that does not change between denoising steps.
 
@@ -274,58 +352,95 @@ class CDiT(nn.Module):
             poses: (B, K + R, 5) float64 canonical.
             valid: (B, K + R) bool, which of them exist.
             target: (B, 5) float64 pose of the frame to predict.
+            others: what else to look at.
         """
-        config, b = self.config, valid.shape[0]
-        pools = (*config.context, *config.retrieved)
-        packed = [pool for pool in pools if pool > 1]
-        groups = [(pool, [i for i, p in enumerate(pools) if p == pool]) for pool in sorted({*pools})]
-        tokens, conditions, turns, masks = [self.null_token], [self.level(level.new_zeros(1))], [], []
-        states, cameras = [], []
-        now = torch.zeros_like(time[:, :1])
-        for pool, slots in groups:
-            unit = max(packed) if pool > 1 else 1
-            tokens.append(self.context_in[str(pool)](self.patchify(latents[:, slots].flatten(0, 1), pool, unit)))
-            conditions.append(self.level(level[:, slots].flatten()))
-            positions = token_positions(self.tokens, self.fov, time[:, slots], poses[:, slots, 3], pool, unit)
-            n = positions.shape[2]
-            turns.append(rotation(positions.flatten(1, 2), self.rates))
-            masks.append(valid[:, slots].repeat_interleave(n, 1))
-            if self.state is not None:
-                states.append(self.state(poses[:, slots], time[:, slots], target, pool, unit).flatten(1, 2))
-            elif config.camera == "prope":
-                camera = frame_cameras(poses[:, slots], target[:, :3], self.tokens, self.fov, self.scale)
-                cameras.append(camera.repeat_interleave(n, 1))
+        pools = (*self.config.context, *self.config.retrieved)
+        unit = max(pools)
+        parts = []
+        for pool in sorted({*pools}):
+            slots = [i for i, p in enumerate(pools) if p == pool]
+            seen = self.read(latents[:, slots], level[:, slots], pool, unit if pool > 1 else 1)
+            parts.append(Part(seen, time[:, slots], poses[:, slots], valid[:, slots]))
+        newest = len(self.config.context) - 1
+        last = torch.where(valid[:, newest, None, None, None], latents[:, newest], 0.0)
+        return self.place([*parts, *others], last, target)
+
+    def recollect(self, hidden: Tensor, pose: Tensor) -> Part:
+        """The recurrent memory's hidden state (B, width, h, w) as context, seen from the newest pose (B, 5)."""
+        assert self.recurrent_in is not None
+        tokens = self.recurrent_in(self.patchify(hidden))
+        condition = self.level(hidden.new_zeros(len(hidden)))
+        blocks = (cast(CDiTBlock, block).context(tokens, condition) for block in self.blocks)
+        now = torch.full((len(hidden), 1), -1, dtype=torch.int64, device=hidden.device)
+        seen = FrameKeys(tuple(x.unsqueeze(1) for x in blocks), 1, 1)
+        return Part(seen, now, pose.unsqueeze(1), torch.ones_like(now, dtype=torch.bool))
+
+    def read(self, latents: Tensor, level: Tensor, pool: int = 1, unit: int = 1) -> FrameKeys:
+        """What context frames (B, F, C, h, w) with noise ``level`` (B, F) look like to every block.
+
+        It depends on nothing but these frames, so it can be computed once and kept.
+        """
+        b = latents.shape[0]
+        tokens = self.context_in[str(pool)](self.patchify(latents.flatten(0, 1), pool, unit))
+        condition = self.level(level.flatten())
+        blocks = (cast(CDiTBlock, block).context(tokens, condition) for block in self.blocks)
+        return FrameKeys(tuple(x.unflatten(0, (b, -1)) for x in blocks), pool, unit)
+
+    def place(self, parts: Sequence[Part], last: Tensor, target: Tensor) -> Context:
+        """Context frames placed where they stand to the target.
+
+        Args:
+            parts: the frames, grouped by how they are packed.
+            last: (B, C, h, w) the newest recent frame; zeros where there is none.
+            target: (B, 5) float64 pose of the frame to predict.
+        """
+        config, b = self.config, len(target)
+        level = self.level(last.new_zeros(1))
+        now = torch.zeros_like(target[:, :1], dtype=torch.int64)
         # The null token looks where the target looks, so that nothing depends on the world's axes.
         ahead = torch.cat([target.new_zeros(b, 1, 3), target[:, None, 3:4]], -1).to(torch.float32)
-        turn = torch.cat([rotation(ahead, self.rates), *turns], 1)
-        mask = torch.cat([valid.new_ones(b, 1), *masks], 1)[:, None, None, :]
+        turns, masks = [rotation(ahead, self.rates)], [torch.ones_like(now, dtype=torch.bool)]
+        states, cameras = [], []
+        for part in parts:
+            pool, unit = part.seen.pool, part.seen.unit
+            positions = token_positions(self.tokens, self.fov, part.time, part.poses[..., 3], pool, unit)
+            n = positions.shape[2]
+            turns.append(rotation(positions.flatten(1, 2), self.rates))
+            masks.append(part.valid.repeat_interleave(n, 1))
+            if self.state is not None:
+                states.append(self.state(part.poses, part.time, target, pool, unit).flatten(1, 2))
+            elif config.camera == "prope":
+                camera = frame_cameras(part.poses, target[:, :3], self.tokens, self.fov, self.scale)
+                cameras.append(camera.repeat_interleave(n, 1))
+        turn = torch.cat(turns, 1)
         state = torch.cat(states, 1) if states else None
         view = seen = None
-        if cameras:
+        if config.camera == "prope":
             view = frame_cameras(target[:, None], target[:, :3], self.tokens, self.fov, self.scale)
             seen = invert_projections(torch.cat([view, *cameras], 1))
         keys, values, seen_keys, seen_values = [], [], [], []
-        for block in self.blocks:
-            assert isinstance(block, CDiTBlock)
-            null, *both = (block.context(t, c) for t, c in zip(tokens, conditions, strict=True))
-            placed = torch.cat([x.unflatten(0, (b, -1)).flatten(1, 2) for x in both], 1)
-            k, v = block.placed_keys(placed[:, :, 0], state), placed[:, :, 1]
-            null_k, null_v = null.expand(b, -1, -1, -1, -1).unbind(2)
-            keys.append(rotate(torch.cat([null_k, k], 1), turn))
-            values.append(torch.cat([null_v, v], 1))
+        for number, module in enumerate(self.blocks):
+            block = cast(CDiTBlock, module)
+            null = block.context(self.null_token, level).expand(b, -1, -1, -1, -1)
+            k, v = torch.cat([part.seen.blocks[number].flatten(1, 2) for part in parts], 1).unbind(2)
+            k, v = torch.cat([null[:, :, 0], block.placed_keys(k, state)], 1), torch.cat([null[:, :, 1], v], 1)
+            keys.append(rotate(k, turn))
+            values.append(v)
             if seen is not None:
-                seen_keys.append(transform(torch.cat([null_k, k], 1), seen))
-                seen_values.append(transform(torch.cat([null_v, v], 1), seen))
-        newest = len(config.context) - 1
-        last = torch.where(valid[:, newest, None, None, None], latents[:, newest], 0.0)
+                seen_keys.append(transform(k, seen))
+                seen_values.append(transform(v, seen))
         here = token_positions(self.tokens, self.fov, now, target[:, None, 3]).flatten(1, 2)
-        if view is not None:
-            view = view.expand(-1, here.shape[1], -1, -1)
-        own = None if self.state is None else self.state(target[:, None], now, target).flatten(1, 2)
         return Context(
-            tuple(keys), tuple(values), mask, last, rotation(here, self.rates), own,
-            tuple(seen_keys), tuple(seen_values), view,
-        )  # fmt: skip
+            keys=tuple(keys),
+            values=tuple(values),
+            mask=torch.cat(masks, 1)[:, None, None, :],
+            last=last,
+            turn=rotation(here, self.rates),
+            state=None if self.state is None else self.state(target[:, None], now, target).flatten(1, 2),
+            seen_keys=tuple(seen_keys),
+            seen_values=tuple(seen_values),
+            view=None if view is None else view.expand(-1, here.shape[1], -1, -1),
+        )
 
     def offsets(self, age: Tensor, valid: Tensor) -> Tensor:
         """When retrieved frames are said to be (B, R), in steps from the target.

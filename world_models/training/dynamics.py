@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
 from ..actions import key_class
+from ..memory.kv_cache import compressed_parts, ring_times
 from ..memory.retrieval import Query, Remembered, retrieve
 from ..noise import normal, uniform
 from ..pose import motion_between
+from ..prediction.cdit import Context
 from ..prediction.flow import interpolate, velocity
 from ..world_model import WorldModel
 from .config import MemoryTraining, StageConfig
@@ -22,6 +24,8 @@ from .histories import Histories, draw_histories
 
 CONTEXT_NOISE = 0.3
 SHORT_CONTEXT = 0.15
+UNROLLED = 24
+"""Frames that a recurrent memory is trained through."""
 _SMALL = 0.1
 """Motions below this share of a step are no key pressed, in walks whose keys were not recorded."""
 
@@ -72,7 +76,8 @@ class DynamicsStage:
     ) -> None:
         self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
         nothing = MemoryTraining(hide=0, dropout=0, palindromes=0, pose_noise=0)
-        self._memory = memory if world.config.remembers else nothing
+        kept = world.config.cdit.compressed or world.config.cdit.recurrent
+        self._memory = memory if world.config.remembers or kept else nothing
         self.module = nn.ModuleDict(
             {"cdit": world.cdit, "pose_head": world.pose_head, "outcome_head": world.outcome_head}
         )
@@ -80,43 +85,18 @@ class DynamicsStage:
     def loss(self, step: int) -> dict[str, Tensor]:
         """Losses of one batch of frames, each with the K frames before it and what is remembered of earlier ones."""
         world, cache, b, memory = self._world, self._cache, self._config.batch_size, self._memory
-        k, spec, device = world.config.context, world.actions, world.device
+        spec, device = world.actions, world.device
         seeds = torch.full((b,), self._seed, dtype=torch.int64, device=device)
         chance = _Chance(seeds, step * b + torch.arange(b, device=device))
         turns = chance.share(10, memory.palindromes).cpu().numpy()
         way_back = chance.even(11, 1)[:, 0].double().cpu().numpy()
-        walks = draw_histories(cache, k, step, b, self._seed, turns, way_back)
-        aim, last_row = walks.at(0), walks.at(1)
-        rows = np.stack([walks.at(back) for back in range(k, 0, -1)], 1)
-        clean, target = self._read(rows), self._read(aim)
-        poses, arrived = (torch.from_numpy(cache.poses[r]).to(device) for r in (rows, aim))
+        walks = draw_histories(cache, world.config.context, step, b, self._seed, turns, way_back)
+        aim, before = walks.at(0), walks.at(1)
+        target, arrived = self._read(aim), self._poses(aim)
         recorded = torch.from_numpy(walks.recorded).to(device)
 
-        level = CONTEXT_NOISE * chance.even(1, k) * (chance.even(2, 1) < 0.5)
-        context = torch.lerp(clean, chance.gauss(3, *clean.shape[1:]), level[..., None, None, None])
-        last = context[:, -1]
-        some = (chance.even(5, 1) * k).long() + 1
-        seen = torch.where(chance.share(4, SHORT_CONTEXT)[:, None], some, torch.full_like(some, k))
-        valid = torch.arange(k, device=device) >= k - seen
-        time = torch.arange(-k, 0, device=device).expand(b, k)
-        if world.config.remembers:
-            # Where the recent frames are hidden, something must be there to remember.
-            hidden = chance.share(12, memory.hide) & torch.from_numpy(walks.target > 2 * k).to(device)
-            level = torch.where(hidden[:, None], torch.ones_like(level), level)
-            noise = chance.gauss(13, *clean.shape[1:])
-            context = torch.where(hidden[:, None, None, None, None], noise, context)
-            valid = valid | hidden[:, None]
-            found, places, ages, there = self._recall(walks, arrived, step, chance)
-            there = there & (hidden | ~chance.share(14, memory.dropout))[:, None]
-            old_level = CONTEXT_NOISE * chance.even(15, there.shape[1]) * (chance.even(16, 1) < 0.5)
-            found = torch.lerp(found, chance.gauss(17, *found.shape[1:]), old_level[..., None, None, None])
-            context, level = torch.cat([context, found], 1), torch.cat([level, old_level], 1)
-            valid, time = torch.cat([valid, there], 1), torch.cat([time, world.cdit.offsets(ages, there)], 1)
-            poses = torch.cat([poses, places], 1)
-
         asked = spec.nominal_motion(torch.from_numpy(cache.actions[aim]).to(device))
-        before = torch.from_numpy(cache.poses[last_row]).to(device)
-        motion = motion_between(before, arrived).to(torch.float32)
+        motion = motion_between(self._poses(before), arrived).to(torch.float32)
         steps = motion.new_tensor([spec.step_length] * 3 + [spec.step_angle] * 2)
         made = torch.where((motion / steps).abs() < _SMALL, 0.0, motion)
         keys = key_class(torch.where(recorded[:, None], asked, made))
@@ -124,8 +104,8 @@ class DynamicsStage:
 
         moment = 1 - chance.even(6, 1).squeeze(1).sqrt()
         start = chance.gauss(7, *target.shape[1:])
-        prepared = world.cdit.context(context, level, time, poses, valid, arrived)
-        flow = world.cdit(interpolate(target, start, moment), moment, keys, magnitudes, prepared)
+        context, last = self._context(walks, arrived, step, chance)
+        flow = world.cdit(interpolate(target, start, moment), moment, keys, magnitudes, context)
 
         correction = world.pose_head(last, keys, world.magnitudes(asked))
         smear = 0.2 * chance.even(8, 1, 1, 1)
@@ -144,6 +124,73 @@ class DynamicsStage:
             "continue": (ends * share).sum(),
         }
 
+    def _context(self, walks: Histories, arrived: Tensor, step: int, chance: _Chance) -> tuple[Context, Tensor]:
+        """What the target is predicted from, and the newest frame (B, C, h, w) as the heads see it."""
+        world, memory, k = self._world, self._memory, self._world.config.context
+        device = arrived.device
+        target = torch.from_numpy(walks.target).to(device)
+        time = self._offsets(walks).to(device)
+        exist = time >= -target.unsqueeze(1)
+        rows = walks.before(time.clamp(max=-1).cpu().numpy())
+        clean, poses = self._read(rows), self._poses(rows)
+        level = CONTEXT_NOISE * chance.even(1, time.shape[1]) * (chance.even(2, 1) < 0.5)
+        latents = torch.lerp(clean, chance.gauss(3, *clean.shape[1:]), level[..., None, None, None])
+        newest = torch.arange(len(time), device=device), (time == -1).to(torch.int64).argmax(1)
+        last = latents[newest]
+        some = (chance.even(5, 1) * k).long() + 1
+        seen = torch.where(chance.share(4, SHORT_CONTEXT)[:, None], some, torch.full_like(some, time.shape[1]))
+        # Where the recent frames are hidden, something must be there to remember.
+        hidden = chance.share(12, memory.hide) & (target > 2 * k)
+        covered = hidden[:, None] & (time >= -k)
+        level = torch.where(covered, torch.ones_like(level), level)
+        latents = torch.where(covered[..., None, None, None], chance.gauss(13, *clean.shape[1:]), latents)
+        valid = exist & ((time >= -seen) | hidden[:, None])
+        if world.config.cdit.compressed:
+            parts = compressed_parts(world.cdit.read, latents, level, poses, time, valid, k, world.cdit.tokens)
+            return world.cdit.place(parts, latents[newest], arrived), last
+        if world.config.remembers:
+            found, places, ages, there = self._recall(walks, arrived, step, chance)
+            there = there & (hidden | ~chance.share(14, memory.dropout))[:, None]
+            old_level = CONTEXT_NOISE * chance.even(15, there.shape[1]) * (chance.even(16, 1) < 0.5)
+            found = torch.lerp(found, chance.gauss(17, *found.shape[1:]), old_level[..., None, None, None])
+            latents, level = torch.cat([latents, found], 1), torch.cat([level, old_level], 1)
+            valid, time = torch.cat([valid, there], 1), torch.cat([time, world.cdit.offsets(ages, there)], 1)
+            poses = torch.cat([poses, places], 1)
+        others = []
+        if world.cdit.recurrence is not None:
+            others = [world.cdit.recollect(self._recur(walks, hidden, chance), self._poses(walks.at(1)))]
+        return world.cdit.context(latents, level, time, poses, valid, arrived, others), last
+
+    def _recur(self, walks: Histories, hidden: Tensor, chance: _Chance) -> Tensor:
+        """Hidden state (B, width, h, w) of the recurrent memory after the latest frames before the target."""
+        world, recurrence = self._world, self._world.cdit.recurrence
+        assert recurrence is not None
+        back = np.arange(-UNROLLED, 0)
+        there = torch.from_numpy(walks.target[:, None] + back >= 0).to(hidden.device)
+        rows = walks.before(np.broadcast_to(back - 1, (len(walks.rows), UNROLLED)))
+        poses = self._poses(np.concatenate([rows, walks.at(1)[:, None]], 1))
+        motions = motion_between(poses[:, :-1], poses[:, 1:]).to(torch.float32)
+        latents = self._read(np.concatenate([rows[:, 1:], walks.at(1)[:, None]], 1))
+        noise = chance.gauss(20, world.config.context, *latents.shape[2:])
+        state = recurrence.start(latents[:, 0])
+        for t in range(UNROLLED):
+            seen, recent = latents[:, t], t - UNROLLED + world.config.context
+            if recent >= 0:
+                seen = torch.where(hidden[:, None, None, None], noise[:, recent], seen)
+            after = recurrence(state, seen, world.magnitudes(motions[:, t]))
+            known = there[:, t, None, None, None]
+            state = torch.where(known, after[0], state[0]), torch.where(known, after[1], state[1])
+        return state[0]
+
+    def _offsets(self, walks: Histories) -> Tensor:
+        """(B, K + C) when the frames in the context's slots were seen, in steps from the target, all below 0."""
+        config, now = self._world.config, torch.from_numpy(walks.target)
+        k, compressed = config.context, config.cdit.compressed
+        if not compressed:
+            return torch.arange(-k, 0).expand(len(now), k)
+        times = torch.cat([ring_times(now - 1, k), ring_times(now - 1 - k, compressed)], 1)
+        return times - now.unsqueeze(1)
+
     def reach(self, step: int) -> int:
         """Curriculum: how many frames back memory reaches at a step of training."""
         longest = 2 * int(self._cache.episode_lengths.max())
@@ -155,7 +202,7 @@ class DynamicsStage:
         world, memory = self._world, self._memory
         spec, b = world.actions, len(arrived)
         device = arrived.device
-        poses = torch.from_numpy(self._cache.poses[walks.rows]).to(device)
+        poses = self._poses(walks.rows)
         noise = chance.gauss(18, 5).to(torch.float64) * memory.drift
         step_size = noise.new_tensor([spec.step_length] * 2 + [0] + [spec.step_angle, 0])
         off = noise * step_size * chance.share(19, memory.pose_noise)[:, None]
@@ -169,6 +216,9 @@ class DynamicsStage:
         rows = np.take_along_axis(walks.rows, chosen.columns.cpu().numpy(), 1)
         places = poses.gather(1, chosen.columns.unsqueeze(-1).expand(-1, -1, 5))
         return self._read(rows), places, chosen.columns - now.unsqueeze(1), chosen.valid
+
+    def _poses(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._cache.poses[rows]).to(self._world.device)
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self._latents[rows]).to(self._world.device, torch.float32)

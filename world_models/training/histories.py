@@ -30,10 +30,13 @@ class Histories:
     target: Rows
     recorded: NDArray[np.bool_]
 
+    def before(self, offset: Rows) -> Rows:
+        """(B, n) the frames ``offset`` (B, n) steps from the target, at most 0; before the first there is the first."""
+        return np.take_along_axis(self.rows, np.maximum(self.target[:, None] + offset, 0), 1)
+
     def at(self, back: int) -> Rows:
         """(B,) the frame ``back`` steps before the target."""
-        position = (self.target - back)[:, None]
-        return np.take_along_axis(self.rows, position, 1)[:, 0]
+        return self.before(np.full((len(self.rows), 1), -back))[:, 0]
 
 
 def draw_histories(
