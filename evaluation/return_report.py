@@ -32,6 +32,10 @@ class ReturnConfig:
     """Which held-out maps. Test maps are for reports only."""
     poses: Literal["true", "predicted", "both"] = "both"
     """Imagine the way back along the true poses, along the world's own, or once along each."""
+    noise_steps: float = 0.0
+    """Deviation of the noise on every position that a world is told, in steps of the walk."""
+    noise_degrees: float = 0.0
+    """Deviation of the noise on every heading that a world is told."""
     last: int = 40
     """Frames at the end of the return leg that the curves show."""
     pictures: int = 8
@@ -45,6 +49,8 @@ class ReturnConfig:
         for name in ("maps", "last", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if min(self.noise_steps, self.noise_degrees) < 0:
+            raise ConfigError("The noise on poses is at least 0.")
         if self.split not in ("validation", "test"):
             raise ConfigError(f"Returning is tested on 'validation' or 'test' maps, not on {self.split!r}.")
         if self.poses not in ("true", "predicted", "both"):

@@ -130,13 +130,22 @@ def imagine_returns(
     total, done = sum(path.length for path in paths) * len(config.modes), 0
     for begin in range(0, len(order), config.batch):
         chosen = order[begin : begin + config.batch]
-        batch = [paths[i] for i in chosen]
+        batch = [_told(paths[i], config, world.actions.step_length) for i in chosen]
         seen = _explored(world, batch, config.seed)
         for mode in config.modes:
             for i, (frames, poses) in zip(chosen, _imagine_batch(world, seen, batch, mode), strict=True):
                 yield i, mode, frames, poses
                 done += len(frames)
                 progress(stage, done, total)
+
+
+def _told(path: ReturnPath, config: ReturnConfig, step_length: float) -> ReturnPath:
+    """The path with the poses that a world is told: the true ones, with noise where that is asked for."""
+    if not config.noise_steps and not config.noise_degrees:
+        return path
+    noise = np.random.default_rng([config.seed, path.index]).normal(size=path.poses.shape)
+    scale = np.array([config.noise_steps * step_length] * 2 + [0, math.radians(config.noise_degrees), 0])
+    return replace(path, poses=path.poses + noise * scale)
 
 
 @torch.inference_mode()

@@ -274,6 +274,14 @@ def test_what_is_not_there_or_not_yet_seen_is_never_chosen(name: str) -> None:
         assert torch.equal(again.columns, found.columns)
 
 
+def test_constants_can_be_given_with_the_name() -> None:
+    assert strategy_named("worldpack:sigma_along=40,exclusion=3") == WorldPack(sigma_along=40, exclusion=3)
+    assert strategy_named("view_overlap:sink=False,chunk=2") == ViewOverlap(sink=False, chunk=2)
+    for wrong in ("worldpack:sigma=3", "worldpack:sigma_along=wide", "none:k=2", "coverage:view=3", "nearest:length"):
+        with pytest.raises(ConfigError, match="its constants are"):
+            strategy_named(wrong)
+
+
 def test_bad_questions_are_refused() -> None:
     query, remembered = walk(0, 2, 5)
     with pytest.raises(ConfigError, match="worldpack, "):

@@ -40,10 +40,11 @@ def awake(world: WorldModel) -> WorldModel:
     return world.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=CAMERAS)
+@pytest.fixture(scope="module", params=[*CAMERAS, "own"])
 def world(request: pytest.FixtureRequest) -> WorldModel:
     torch.manual_seed(0)
-    return awake(WorldModel(memory_config(camera=request.param)))
+    own = {"camera": "rays", "memory_attention": "own"}
+    return awake(WorldModel(memory_config(**(own if request.param == "own" else {"camera": request.param}))))
 
 
 def walked(world: WorldModel, batch: int = 2, frames: int = 40, seed: int = 0) -> WorldState:
@@ -146,6 +147,24 @@ def test_overrides_use_the_same_parameters_differently(world: WorldModel) -> Non
         config.with_overrides(retrieval="magic")
 
 
+def test_states_of_worlds_that_remember_otherwise_are_refused(world: WorldModel) -> None:
+    plain = WorldModel(preset("tiny", SPEC))
+    with pytest.raises(ValueError, match="no long-term memory"):
+        world.imagine(plain.start(1), [0])
+    shorter = WorldModel(memory_config(context=(1,)))
+    with pytest.raises(ValueError, match="recent latents of shape"):
+        world.imagine(shorter.start(1), [0])
+    carrying = WorldModel(replace(preset("tiny", SPEC), cdit=replace(preset("tiny", SPEC).cdit, recurrent=4)))
+    with pytest.raises(ValueError, match="another way"):
+        carrying.imagine(plain.start(1), [0])
+    with pytest.raises(ValueError, match="make no batch"):
+        WorldState.cat([plain.start(1), carrying.start(1)])
+    state = walked(world, 1, 6)
+    bad = np.full((1, 1, 5), np.nan)
+    with pytest.raises(ValueError, match="must be finite"):
+        world.observe(state, np.zeros((1, 1, 48, 64, 3), np.uint8), [[0]], bad)
+
+
 def test_recall_by_tree_is_recall_by_scoring_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     arena, n = Arena((1, 1, 1), page_frames=4), 400
@@ -222,6 +241,7 @@ def test_no_conditioning_but_the_absolute_pose_knows_where_the_world_is(camera: 
 
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_conditioning_begins_as_if_absent(camera: str) -> None:
+    """So that a trained world can be given it, and memory's own attention, without harm."""
     torch.manual_seed(0)
     plain = CDiT(CDiTConfig(2, 32, 2, context=(2, 1), retrieved=(2, 1)), 4, (4, 6), 1.5, 100.0)
     for parameter in plain.parameters():
@@ -234,6 +254,25 @@ def test_conditioning_begins_as_if_absent(camera: str) -> None:
     with torch.no_grad():
         a, b = (context_of(m, poses, poses[:, 0] + 1, time) for m in (plain, other))
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_of_its_own_begins_as_no_memory_and_alone_is_told_rays() -> None:
+    torch.manual_seed(0)
+    plain, own = small("none"), small("rays", memory_attention="own")
+    own.load_state_dict(plain.state_dict(), strict=False)
+    poses, target = torch.randn(1, 4, 5, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
+    time = torch.tensor([[-2, -1, -40, -60]])
+
+    def moved(slot: int) -> float:
+        there = poses.clone()
+        there[:, slot, :2] += 60
+        return float((context_of(own, there, target, time) - context_of(own, poses, target, time)).abs().max())
+
+    assert moved(1) < 1e-6 < 1e-3 < moved(2)
+    for block in own.blocks:
+        assert block.memory_out is not None  # type: ignore[union-attr]
+        torch.nn.init.zeros_(block.memory_out.weight)  # type: ignore[union-attr, arg-type]
+    assert moved(2) == 0
 
 
 def test_reframed_positions_stay_where_training_was_whatever_the_age() -> None:

@@ -110,8 +110,9 @@ class WorldModel(nn.Module):
             poses: (B, T, 5) float64 canonical pose of every frame.
 
         Raises:
-            ValueError: a shape, type or action that does not fit this world.
+            ValueError: a state, shape, type or action that does not fit this world.
         """
+        self._check(state)
         pictures = self._frames(frames, leading=2)
         b, t = pictures.shape[:2]
         if b != state.batch_size or t < 1:
@@ -159,8 +160,9 @@ class WorldModel(nn.Module):
             The state one frame later, and the step.
 
         Raises:
-            ValueError: actions or pose that do not fit this world.
+            ValueError: a state, actions or a pose that do not fit this world.
         """
+        self._check(state)
         b, spec = state.batch_size, self.actions
         asked = spec.nominal_motion(spec.check(actions, (b,), self.device))
         keys = key_class(asked)
@@ -214,6 +216,18 @@ class WorldModel(nn.Module):
         length, angle = self.actions.step_length, self.actions.step_angle
         correction: Tensor = self.pose_head(last, keys, self.magnitudes(asked))
         return correction * correction.new_tensor([length, length, length, angle, angle])
+
+    def _check(self, state: WorldState) -> None:
+        """That ``state`` is one of this world's, or of one that remembers as it does."""
+        config = self.config
+        expected, found = (config.context, *config.latent_shape), tuple(state.latents.shape[1:])
+        if found != expected:
+            raise ValueError(f"This state holds recent latents of shape {found}, this world's are {expected}.")
+        if config.remembers and state.memory is None:
+            raise ValueError("This state has no long-term memory, but this world needs one; begin with its start().")
+        kinds = {"hidden", "cell"} if config.cdit.recurrent else {"window"} if config.cdit.compressed else set()
+        if not kinds <= set(state.carried):
+            raise ValueError("This state was made by a world that remembers in another way; begin with start().")
 
     def _context(self, state: WorldState, arrived: Tensor) -> Context:
         """What the frame at ``arrived`` (B, 5) is predicted from: the recent frames, and those recalled."""

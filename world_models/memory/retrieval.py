@@ -7,8 +7,8 @@ time or later. Everything is batched over worlds, and the order of equally good 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -343,14 +343,31 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def strategy_named(name: str) -> Strategy:
-    """The strategy of that name.
+    """The strategy of that name, with other constants where some are given: ``"worldpack:sigma_along=80,exclusion=0"``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, it has no such constant, or a value is not of its kind.
     """
+    name, _, given = name.partition(":")
     if name not in STRATEGIES:
         raise ConfigError(f"Unknown retrieval {name!r}; choose one of {', '.join(STRATEGIES)}.")
-    return STRATEGIES[name]
+    strategy: Any = STRATEGIES[name]
+    values = {f.name: getattr(strategy, f.name) for f in fields(strategy)}
+    changed = {}
+    for setting in filter(None, given.split(",")):
+        key, _, value = setting.partition("=")
+        kind = type(values.get(key))
+        try:
+            if kind not in (bool, int, float, str):
+                raise ValueError
+            changed[key] = value == "True" if kind is bool else kind(value)
+        except ValueError:
+            raise ConfigError(
+                f"Retrieval {name!r} has no setting {setting!r}; its constants are "
+                f"{', '.join(f'{k}={v}' for k, v in values.items() if isinstance(v, int | float | str)) or 'none'}."
+            ) from None
+    chosen: Strategy = replace(strategy, **changed)
+    return chosen
 
 
 def visible(query: Query, remembered: Remembered) -> Tensor:

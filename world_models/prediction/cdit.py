@@ -53,6 +53,9 @@ class CDiTConfig:
     reframing), or when they were."""
     camera: Camera = "none"
     """How cameras enter the cross-attention, see `placement`."""
+    memory_attention: Literal["joint", "own"] = "joint"
+    """Whether retrieved frames are looked at together with the recent ones, or by a cross-attention of their own, which
+    alone is told rays or poses (WorldMem)."""
 
     def __post_init__(self) -> None:
         if not self.context or any(pool not in (1, 2, 4) for pool in (*self.context, *self.retrieved)):
@@ -71,6 +74,11 @@ class CDiTConfig:
             raise ConfigError(
                 "A compressed cache keeps a multiple of 18 older frames beside whole recent ones, and retrieves none; "
                 f"got {self.compressed} beside {self.context} and {self.retrieved}."
+            )
+        if self.memory_attention not in ("joint", "own") or (self.memory_attention == "own" and self.camera == "prope"):
+            raise ConfigError(
+                "memory_attention is 'joint' or 'own', and an own one is told rays, poses or nothing; got "
+                f"{self.memory_attention!r} with camera {self.camera!r}."
             )
         if self.camera == "prope" and (self.width // self.heads) % 4:
             raise ConfigError(f"PRoPE needs a head width divisible by 4, got {self.width} over {self.heads} heads.")
@@ -123,12 +131,14 @@ class Part:
         time: (B, F) signed offset from the target in steps.
         poses: (B, F, 5) float64 canonical.
         valid: (B, F) bool, which of them exist.
+        memory: whether memory's own cross-attention reads them.
     """
 
     seen: FrameKeys
     time: Tensor
     poses: Tensor
     valid: Tensor
+    memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,7 @@ class Context:
         state: (B, N, 64) what is added to the target's queries after a projection, where the camera is embedded.
         seen_keys, seen_values: like keys and values, through PRoPE's cameras; empty without it.
         view: (B, N, 4, 4) the target's camera, for PRoPE.
+        memory_keys, memory_values, memory_mask: like the first three, for memory's own cross-attention.
     """
 
     keys: tuple[Tensor, ...]
@@ -154,6 +165,9 @@ class Context:
     seen_keys: tuple[Tensor, ...] = ()
     seen_values: tuple[Tensor, ...] = ()
     view: Tensor | None = None
+    memory_keys: tuple[Tensor, ...] = ()
+    memory_values: tuple[Tensor, ...] = ()
+    memory_mask: Tensor | None = None
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -206,16 +220,32 @@ class CDiTBlock(nn.Module):
         elif config.camera == "prope":
             self.seen_out = nn.Linear(d, d, bias=False)
             nn.init.zeros_(self.seen_out.weight)
+        self.memory_q = self.memory_kv = self.memory_out = None
+        if config.memory_attention == "own":
+            self.memory_q, self.memory_kv = nn.Linear(d, d), nn.Linear(d, 2 * d)
+            self.memory_out = nn.Linear(d, d, bias=False)
+            nn.init.zeros_(self.memory_out.weight)
         for layer in (self.modulation, self.context_modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def context(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Unrotated keys and values (F, N, 2, heads, head_dim) of F frames: tokens (F, N, D), condition (F, D)."""
+    def context(self, tokens: Tensor, condition: Tensor, memory: bool = False) -> Tensor:
+        """Unrotated keys and values (F, N, 2, heads, head_dim) of F frames: tokens (F, N, D), condition (F, D).
+
+        ``memory`` asks for those of memory's own cross-attention.
+        """
         shift, scale = self.context_modulation(F.silu(condition)).chunk(2, 1)
-        both: Tensor = self.cross_kv(modulate(self.norm(tokens), shift, scale))
+        project = self.memory_kv if memory and self.memory_kv is not None else self.cross_kv
+        both: Tensor = project(modulate(self.norm(tokens), shift, scale))
         split: Tensor = both.unflatten(-1, (2, self.heads, -1))
         return split
+
+    def placed_queries(self, queries: Tensor, state: Tensor | None) -> Tensor:
+        """Queries (B, N, heads, head_dim) with their tokens' state (B, N, 64) added, where there is one."""
+        if self.state_q is None or state is None:
+            return queries
+        added: Tensor = queries + self.state_q(state).unflatten(-1, (self.heads, -1))
+        return added
 
     def placed_keys(self, keys: Tensor, state: Tensor | None) -> Tensor:
         """Keys (B, M, heads, head_dim) with their tokens' state (B, M, 64) added, where there is one."""
@@ -233,8 +263,8 @@ class CDiTBlock(nn.Module):
         q, k = rotate(qkv[:, :, :2], context.turn).unbind(2)
         x = torch.addcmul(x, gate1.unsqueeze(1), self.self_out(attend(q, k, qkv[:, :, 2])))
         q = self.cross_q(modulate(self.norm(x), shift2, scale2)).unflatten(-1, (self.heads, -1))
-        if self.state_q is not None and context.state is not None:
-            q = q + self.state_q(context.state).unflatten(-1, (self.heads, -1))
+        if self.memory_out is None:
+            q = self.placed_queries(q, context.state)
         seen = attend(rotate(q, context.turn), context.keys[block], context.values[block], context.mask)
         out = self.cross_out(seen)
         if self.seen_out is not None and context.view is not None:
@@ -243,6 +273,11 @@ class CDiTBlock(nn.Module):
             seen = transform(seen.unflatten(-1, (self.heads, -1)), context.view).flatten(2)
             out = out + self.seen_out(seen)
         x = torch.addcmul(x, gate2.unsqueeze(1), out)
+        if self.memory_q is not None and self.memory_out is not None:
+            q = self.memory_q(modulate(self.norm(x), shift2, scale2)).unflatten(-1, (self.heads, -1))
+            q = rotate(self.placed_queries(q, context.state), context.turn)
+            seen = attend(q, context.memory_keys[block], context.memory_values[block], context.memory_mask)
+            x = x + self.memory_out(seen)
         hidden = F.gelu(self.mlp_in(modulate(self.norm(x), shift3, scale3)))
         return torch.addcmul(x, gate3.unsqueeze(1), self.mlp_out(hidden))
 
@@ -354,14 +389,15 @@ class CDiT(nn.Module):
             target: (B, 5) float64 pose of the frame to predict.
             others: what else to look at.
         """
-        pools = (*self.config.context, *self.config.retrieved)
-        unit = max(pools)
+        k, own = len(self.config.context), self.config.memory_attention == "own"
+        kinds = [(own and i >= k, p) for i, p in enumerate((*self.config.context, *self.config.retrieved))]
+        unit = max(pool for _, pool in kinds)
         parts = []
-        for pool in sorted({*pools}):
-            slots = [i for i, p in enumerate(pools) if p == pool]
-            seen = self.read(latents[:, slots], level[:, slots], pool, unit if pool > 1 else 1)
-            parts.append(Part(seen, time[:, slots], poses[:, slots], valid[:, slots]))
-        newest = len(self.config.context) - 1
+        for memory, pool in sorted({*kinds}):
+            slots = [i for i, kind in enumerate(kinds) if kind == (memory, pool)]
+            seen = self.read(latents[:, slots], level[:, slots], pool, unit if pool > 1 else 1, memory)
+            parts.append(Part(seen, time[:, slots], poses[:, slots], valid[:, slots], memory))
+        newest = k - 1
         last = torch.where(valid[:, newest, None, None, None], latents[:, newest], 0.0)
         return self.place([*parts, *others], last, target)
 
@@ -375,15 +411,18 @@ class CDiT(nn.Module):
         seen = FrameKeys(tuple(x.unsqueeze(1) for x in blocks), 1, 1)
         return Part(seen, now, pose.unsqueeze(1), torch.ones_like(now, dtype=torch.bool))
 
-    def read(self, latents: Tensor, level: Tensor, pool: int = 1, unit: int = 1) -> FrameKeys:
+    def read(
+        self, latents: Tensor, level: Tensor, pool: int = 1, unit: int = 1, memory: bool = False
+    ) -> FrameKeys:
         """What context frames (B, F, C, h, w) with noise ``level`` (B, F) look like to every block.
 
-        It depends on nothing but these frames, so it can be computed once and kept.
+        It depends on nothing but these frames, so it can be computed once and kept. ``memory`` asks how they look to
+        memory's own cross-attention.
         """
         b = latents.shape[0]
         tokens = self.context_in[str(pool)](self.patchify(latents.flatten(0, 1), pool, unit))
         condition = self.level(level.flatten())
-        blocks = (cast(CDiTBlock, block).context(tokens, condition) for block in self.blocks)
+        blocks = (cast(CDiTBlock, block).context(tokens, condition, memory) for block in self.blocks)
         return FrameKeys(tuple(x.unflatten(0, (b, -1)) for x in blocks), pool, unit)
 
     def place(self, parts: Sequence[Part], last: Tensor, target: Tensor) -> Context:
@@ -394,53 +433,73 @@ class CDiT(nn.Module):
             last: (B, C, h, w) the newest recent frame; zeros where there is none.
             target: (B, 5) float64 pose of the frame to predict.
         """
-        config, b = self.config, len(target)
-        level = self.level(last.new_zeros(1))
+        config = self.config
         now = torch.zeros_like(target[:, :1], dtype=torch.int64)
-        # The null token looks where the target looks, so that nothing depends on the world's axes.
-        ahead = torch.cat([target.new_zeros(b, 1, 3), target[:, None, 3:4]], -1).to(torch.float32)
-        turns, masks = [rotation(ahead, self.rates)], [torch.ones_like(now, dtype=torch.bool)]
-        states, cameras = [], []
-        for part in parts:
-            pool, unit = part.seen.pool, part.seen.unit
-            positions = token_positions(self.tokens, self.fov, part.time, part.poses[..., 3], pool, unit)
-            n = positions.shape[2]
-            turns.append(rotation(positions.flatten(1, 2), self.rates))
-            masks.append(part.valid.repeat_interleave(n, 1))
-            if self.state is not None:
-                states.append(self.state(part.poses, part.time, target, pool, unit).flatten(1, 2))
-            elif config.camera == "prope":
-                camera = frame_cameras(part.poses, target[:, :3], self.tokens, self.fov, self.scale)
-                cameras.append(camera.repeat_interleave(n, 1))
-        turn = torch.cat(turns, 1)
-        state = torch.cat(states, 1) if states else None
-        view = seen = None
-        if config.camera == "prope":
-            view = frame_cameras(target[:, None], target[:, :3], self.tokens, self.fov, self.scale)
-            seen = invert_projections(torch.cat([view, *cameras], 1))
-        keys, values, seen_keys, seen_values = [], [], [], []
-        for number, module in enumerate(self.blocks):
-            block = cast(CDiTBlock, module)
-            null = block.context(self.null_token, level).expand(b, -1, -1, -1, -1)
-            k, v = torch.cat([part.seen.blocks[number].flatten(1, 2) for part in parts], 1).unbind(2)
-            k, v = torch.cat([null[:, :, 0], block.placed_keys(k, state)], 1), torch.cat([null[:, :, 1], v], 1)
-            keys.append(rotate(k, turn))
-            values.append(v)
-            if seen is not None:
-                seen_keys.append(transform(k, seen))
-                seen_values.append(transform(v, seen))
+        together, apart = ([part for part in parts if part.memory is memory] for memory in (False, True))
+        keys, values, mask, unturned = self._lay_out(together, target, memory=False)
+        memory_keys, memory_values, memory_mask = (), (), None
+        if config.memory_attention == "own":
+            memory_keys, memory_values, memory_mask, _ = self._lay_out(apart, target, memory=True)
         here = token_positions(self.tokens, self.fov, now, target[:, None, 3]).flatten(1, 2)
+        view, seen_keys, seen_values = None, (), ()
+        if config.camera == "prope":
+            # The null token looks where the target looks.
+            view = frame_cameras(target[:, None], target[:, :3], self.tokens, self.fov, self.scale)
+            cameras = [
+                frame_cameras(part.poses, target[:, :3], self.tokens, self.fov, self.scale).repeat_interleave(
+                    part.seen.blocks[0].shape[2], 1
+                )
+                for part in together
+            ]
+            through = invert_projections(torch.cat([view, *cameras], 1))
+            seen_keys = tuple(transform(k, through) for k in unturned)
+            seen_values = tuple(transform(v, through) for v in values)
+            view = view.expand(-1, here.shape[1], -1, -1)
         return Context(
-            keys=tuple(keys),
-            values=tuple(values),
-            mask=torch.cat(masks, 1)[:, None, None, :],
+            keys=keys,
+            values=values,
+            mask=mask,
             last=last,
             turn=rotation(here, self.rates),
             state=None if self.state is None else self.state(target[:, None], now, target).flatten(1, 2),
-            seen_keys=tuple(seen_keys),
-            seen_values=tuple(seen_values),
-            view=None if view is None else view.expand(-1, here.shape[1], -1, -1),
+            seen_keys=seen_keys,
+            seen_values=seen_values,
+            view=view,
+            memory_keys=memory_keys,
+            memory_values=memory_values,
+            memory_mask=memory_mask,
         )
+
+    def _lay_out(
+        self, parts: Sequence[Part], target: Tensor, memory: bool
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
+        """Per block rotated keys and values of ``parts``, a null token first; the mask; the keys unrotated."""
+        b = len(target)
+        # The null token looks where the target looks, so that nothing depends on the world's axes.
+        ahead = torch.cat([target.new_zeros(b, 1, 3), target[:, None, 3:4]], -1).to(torch.float32)
+        turns, masks, states = [rotation(ahead, self.rates)], [target.new_ones(b, 1, dtype=torch.bool)], []
+        told = self.state is not None and memory == (self.config.memory_attention == "own")
+        for part in parts:
+            pool, unit = part.seen.pool, part.seen.unit
+            positions = token_positions(self.tokens, self.fov, part.time, part.poses[..., 3], pool, unit)
+            turns.append(rotation(positions.flatten(1, 2), self.rates))
+            masks.append(part.valid.repeat_interleave(positions.shape[2], 1))
+            if told and self.state is not None:
+                states.append(self.state(part.poses, part.time, target, pool, unit).flatten(1, 2))
+        turn, state = torch.cat(turns, 1), torch.cat(states, 1) if states else None
+        level = self.level(turn.real.new_zeros(1))
+        keys, values, unturned = [], [], []
+        for number, module in enumerate(self.blocks):
+            block = cast(CDiTBlock, module)
+            null = block.context(self.null_token, level, memory).expand(b, -1, -1, -1, -1)
+            every = torch.cat([null, *(part.seen.blocks[number].flatten(1, 2) for part in parts)], 1)
+            k = every[:, :, 0]
+            if state is not None:
+                k = torch.cat([k[:, :1], block.placed_keys(k[:, 1:], state)], 1)
+            keys.append(rotate(k, turn))
+            values.append(every[:, :, 1])
+            unturned.append(k)
+        return tuple(keys), tuple(values), torch.cat(masks, 1)[:, None, None, :], tuple(unturned)
 
     def offsets(self, age: Tensor, valid: Tensor) -> Tensor:
         """When retrieved frames are said to be (B, R), in steps from the target.

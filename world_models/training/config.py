@@ -79,6 +79,12 @@ class TrainConfig:
     """How cameras enter the cross-attention: none, rays (WorldMem), pose (RELIC) or prope (WorldPlay)."""
     positions: Literal["reframed", "true"] = "reframed"
     """When retrieved frames are said to be: right before the recent ones (WorldPlay), or when they were."""
+    memory_attention: Literal["joint", "own"] = "joint"
+    """Look at retrieved frames together with the recent ones, or by a cross-attention of their own (WorldMem)."""
+    compressed: int = 0
+    """Older frames in a compressed key-value cache (RELIC) instead of retrieved ones, a multiple of 18."""
+    recurrent: int = 0
+    """Channels of a recurrent memory (ConvLSTM), the baseline of memories."""
     memory: MemoryTraining = field(default_factory=MemoryTraining)
     """How it learns to remember."""
     start_from: str | None = None

@@ -113,7 +113,8 @@ class _Run:
         packing = packing_named(config.packing)
         seen = replace(
             shape.cdit, context=packing.recent, retrieved=packing.retrieved, camera=config.camera,
-            positions=config.positions,
+            positions=config.positions, memory_attention=config.memory_attention, compressed=config.compressed,
+            recurrent=config.recurrent,
         )  # fmt: skip
         shape = replace(shape, cdit=seen, retrieval=config.retrieval)
         self.base = None if config.start_from is None else read_world(world_directory(config.start_from))
