@@ -39,7 +39,7 @@ from ..world_models.memory.packing import PACKINGS, packing_named
 from ..world_models.memory.pose_index import PoseIndex, retrieve_indexed
 from ..world_models.memory.recall import recall
 from ..world_models.memory.retrieval import Query, Remembered, Retrieved, WorldPack, retrieve
-from ..world_models.prediction.cdit import CDiT, CDiTConfig
+from ..world_models.prediction.cdit import CDiT, CDiTConfig, Context
 from ..world_models.prediction.flow import integrate
 from ..world_models.pretrained import load_world
 from ..world_models.world_model import WorldModel
@@ -153,27 +153,31 @@ def packed_step(config: MemoryBenchmark, name: str) -> tuple[Callable[[], None],
     torch.manual_seed(config.seed)
     packed, device = packing_named(name), torch.device(config.device)
     grid = (config.grid[0] * _PATCH, config.grid[1] * _PATCH)
-    size = CDiTConfig(config.depth, config.width, config.heads, _PATCH, 4, packed.recent, packed.retrieved)
+    size = CDiTConfig(
+        config.depth, config.width, config.heads, patch=_PATCH, context=packed.recent, retrieved=packed.retrieved
+    )
     model = CDiT(size, _CHANNELS, grid, math.pi / 2).to(device).eval()
     k, recent = packed.frames, len(packed.recent)
+    frames, noise = torch.randn(1, k, _CHANNELS, *grid).to(device), torch.randn(1, _CHANNELS, *grid).to(device)
     # Retrieved frames stand right before the recent ones, the best last.
-    offsets = torch.tensor([*range(-recent, 0), *range(-recent - 1, -k - 1, -1)])[None]
-    poses = torch.randn(1, k + 1, 5, dtype=torch.float64)
-    there, clean, frames = torch.ones(1, k, dtype=torch.bool), torch.zeros(1, k), torch.randn(1, k, _CHANNELS, *grid)
-    seen = [x.to(device) for x in (frames, clean, offsets, poses[:, 1:], there, poses[:, 0])]
-    noise = torch.randn(1, _CHANNELS, *grid, device=device)
+    offsets = torch.tensor([*range(-recent, 0), *range(-recent - 1, -k - 1, -1)], device=device)[None]
+    clean, there = torch.zeros(1, k, device=device), torch.ones(1, k, dtype=torch.bool, device=device)
+    poses = torch.randn(1, k + 1, 5, dtype=torch.float64).to(device)
     keys, magnitudes = torch.zeros(1, dtype=torch.int64, device=device), torch.rand(1, 13).to(device)
+
+    def context() -> Context:
+        return model.context(frames, clean, offsets, poses[:, 1:], there, poses[:, 0])
 
     def step() -> None:
         with torch.inference_mode():
-            context = model.context(*seen)
-            integrate(lambda x, moment: model(x, moment, keys, magnitudes, context), noise, config.denoising_steps)
+            seen = context()
+            integrate(lambda x, moment: model(x, moment, keys, magnitudes, seen), noise, config.denoising_steps)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     with torch.inference_mode():
         # The first key is the null token's.
-        return step, model.context(*seen).keys[0].shape[1] - 1
+        return step, context().keys[0].shape[1] - 1
 
 
 def peak_memory(config: MemoryBenchmark, name: str) -> tuple[int, int] | None:
@@ -282,14 +286,14 @@ def retrieval_among(n: int, step: Stroll, k: int, config: MemoryBenchmark) -> di
     )
     memory = filled(Arena((1, 1, 1), pages=n // 16 + 64), track[:n])
     begin = time.perf_counter()
-    index = PoseIndex(track[:n], times)
+    index = PoseIndex(strategy, track[:n], times)
     built = time.perf_counter() - begin
 
     def everything(query: Query) -> Retrieved:
         return retrieve(strategy, query, every, k)
 
     def tree(query: Query) -> Retrieved:
-        return retrieve_indexed(strategy, query, index, k)
+        return retrieve_indexed(query, index, k)
 
     turn = cycle(single)
     works: dict[str, Callable[[], Any]] = {

@@ -8,6 +8,8 @@ from .control_report import ControlReport, PlanConfig
 from .demo import DemoConfig, DemoReport, run_demo
 from .imagine import ImagineConfig, imagine_episode
 from .imagined_vs_real import compare
+from .retention import retention
+from .retention_report import RetentionConfig, RetentionReport
 from .return_report import ReturnConfig, ReturnReport
 from .return_test import return_test
 
@@ -19,10 +21,13 @@ __all__ = [
     "DemoReport",
     "ImagineConfig",
     "PlanConfig",
+    "RetentionConfig",
+    "RetentionReport",
     "ReturnConfig",
     "ReturnReport",
     "compare",
     "imagine_episode",
+    "retention",
     "return_test",
     "run_control",
     "run_demo",

@@ -311,7 +311,7 @@ def test_a_tree_changes_nothing(kind: type, mode: Exclusion) -> None:
     strategy = kind(exclusion=20, exclusion_mode=mode)
     every = Remembered(poses.expand(q, -1, -1), times.expand(q, -1), torch.ones(q, 20_000, dtype=torch.bool))
     slow = retrieve(strategy, query, every, 16)
-    fast = retrieve_indexed(strategy, query, PoseIndex(poses.numpy(), times.numpy()), 16)
+    fast = retrieve_indexed(query, PoseIndex(strategy, poses.numpy(), times.numpy()), 16)
     assert torch.equal(fast.valid, slow.valid)
     assert torch.equal(fast.columns, slow.columns)
     torch.testing.assert_close(fast.score, slow.score)

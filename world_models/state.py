@@ -99,7 +99,11 @@ class WorldState:
         """
         if n < 1:
             raise ValueError(f"fork(n) needs n >= 1, got {n}.")
-        return self._map(lambda t: t.repeat_interleave(n, 0), lambda m: m.fork(n))
+        # Forks of one world share its tensors; nothing ever writes into them.
+        one = self.batch_size == 1
+        return self._map(
+            lambda t: t.expand(n, *t.shape[1:]) if one else t.repeat_interleave(n, 0), lambda m: m.fork(n)
+        )
 
     def with_seeds(self, seeds: Tensor) -> WorldState:
         """The same worlds with other noise from here on: seeds (B,) int64."""

@@ -45,7 +45,7 @@ class Arena:
         poses: (P, S, 5) float64.
         times: (P, S) int64.
         page_frames: S.
-        indices: trees over the frames of long trunks, by the trunk's number; see `recall`.
+        indices: trees over the frames of long trunks, see `recall`.
 
     Args:
         latent_shape: (C, h, w).
@@ -90,7 +90,7 @@ class Arena:
         self._fill: _Table = np.zeros(pages, np.int64)
         self._free: _Table = np.arange(pages)[::-1].copy()
         self._live: weakref.WeakSet[Memory] = weakref.WeakSet()
-        self.indices: dict[int, PoseIndex] = {}
+        self.indices: dict[Any, tuple[PoseIndex, Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -403,7 +403,10 @@ class Memory:
                 f"World {int((self.lengths >= arena.capacity).argmax())} remembers {arena.capacity} frames, as many as "
                 "it may; allow more, or let it forget the oldest."
             )
-        full = (self.tail_counts > 0).sum(1) >= arena.tail_pages
+        used = (self.tail_counts > 0).sum(1)
+        full = used >= arena.tail_pages
+        if full.any():
+            full &= self.tail_counts[np.arange(self.batch_size), used - 1] == arena.page_frames
         if not full.any():
             return self
         kept, row = np.unique(self.row, return_inverse=True)

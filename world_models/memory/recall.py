@@ -73,15 +73,14 @@ def _candidates(memory: Memory, strategy: Bounded, query: Query, k: int) -> tupl
     parts: list[tuple[NDArray[np.int64], Tensor]] = []
     for row in np.unique(memory.row):
         worlds = np.flatnonzero(memory.row == row)
-        slots = memory.trunk_slots(int(row))
         if lengths[row] < TREE_FROM:
-            parts.append((worlds, slots.expand(len(worlds), -1)))
+            parts.append((worlds, memory.trunk_slots(int(row)).expand(len(worlds), -1)))
             continue
-        who = torch.from_numpy(worlds).to(slots.device)
-        found = retrieve_indexed(strategy, query[who], _index(memory, int(row), slots), k)
-        # Oldest first, as everywhere: the order decides between equals.
-        columns = found.columns.masked_fill(~found.valid, len(slots)).sort(1)[0]
-        parts.append((worlds, torch.cat([slots, slots.new_full((1,), -1)])[columns]))
+        index, slots = _index(memory, int(row), strategy)
+        found = retrieve_indexed(query[torch.from_numpy(worlds).to(query.time.device)], index, k)
+        # Oldest first, as everywhere: the order decides between equals. The last entry of ``slots`` means none.
+        columns = found.columns.masked_fill(~found.valid, len(index)).sort(1)[0]
+        parts.append((worlds, slots[columns]))
     width = max(part.shape[1] for _, part in parts)
     tail, there = memory.tail_slots()
     trunk = tail.new_full((memory.batch_size, width), -1)
@@ -91,11 +90,14 @@ def _candidates(memory: Memory, strategy: Bounded, query: Query, k: int) -> tupl
     return slots.clamp(min=0), torch.cat([trunk >= 0, there], 1)
 
 
-def _index(memory: Memory, row: int, slots: Tensor) -> PoseIndex:
-    number, known = memory.trunk_numbers[row], memory.arena.indices
-    if number not in known:
+def _index(memory: Memory, row: int, strategy: Bounded) -> tuple[PoseIndex, Tensor]:
+    """A tree over a trunk, made once, and the trunk's slots (N + 1,) with -1 behind them."""
+    key, known = (memory.trunk_numbers[row], strategy), memory.arena.indices
+    if key not in known:
         while len(known) >= KEPT_TREES:
             del known[next(iter(known))]
+        slots = memory.trunk_slots(row)
         poses, times = memory.arena.read_places(slots)
-        known[number] = PoseIndex(poses.cpu().numpy(), times.cpu().numpy())
-    return known[number]
+        index = PoseIndex(strategy, poses.cpu().numpy(), times.cpu().numpy())
+        known[key] = index, torch.cat([slots, slots.new_full((1,), -1)])
+    return known[key]

@@ -43,6 +43,10 @@ class Query:
         """The queries of selected worlds."""
         return replace(self, pose=self.pose[worlds], time=self.time[worlds], seeds=self.seeds[worlds])
 
+    def to(self, device: torch.device | str) -> Query:
+        """The same queries on another device."""
+        return replace(self, pose=self.pose.to(device), time=self.time.to(device), seeds=self.seeds.to(device))
+
 
 @dataclass(frozen=True)
 class Remembered:
@@ -72,6 +76,19 @@ class Retrieved:
     columns: Tensor
     valid: Tensor
     score: Tensor
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A place to search a tree of embedded frames at: a frame D away from it scores at most ``best`` - D²/2.
+
+    Attributes:
+        points: (Q, 6), one for every query.
+        best: the score that nothing surpasses.
+    """
+
+    points: Tensor
+    best: float
 
 
 class Strategy(Protocol):
@@ -140,8 +157,10 @@ class WorldPack:
     excluded so are used after all others, rather than none."""
 
     def __post_init__(self) -> None:
-        if min(self.sigma_along, self.sigma_across, self.pose_scale) <= 0 or self.exclusion < 0:
-            raise ConfigError("WorldPack's sigmas and pose scale are positive, and its exclusion window at least 0.")
+        if min(self.sigma_along, self.sigma_across, self.pose_scale, self.weight_view, self.weight_back) <= 0:
+            raise ConfigError("WorldPack's sigmas, weights and pose scale are positive.")
+        if self.exclusion < 0:
+            raise ConfigError(f"An exclusion window is at least 0 steps, got {self.exclusion}.")
         if self.exclusion_mode not in ("recent", "spacing"):
             raise ConfigError(f"exclusion_mode is 'recent' or 'spacing'; got {self.exclusion_mode!r}.")
 
@@ -164,16 +183,21 @@ class WorldPack:
 
         return torch.maximum(term(self.weight_view, cosine, along), term(self.weight_back, -cosine, along - self.mu))
 
-    def bound(self, distance: Tensor) -> Tensor:
-        """Upper bound of the score of every frame at least ``distance`` (B,) world units away."""
-        widest = max(self.sigma_along, self.sigma_across)
-        away = distance * self.pose_scale
+    def embed(self, poses: Tensor) -> Tensor:
+        """(..., 6) points so far apart, D, that no frame scores more than ln w_view - D²/2.
 
-        def term(weight: float, least: Tensor) -> Tensor:
-            return least.new_tensor(weight).log() - least.square() / (2 * widest**2)
+        For s²/σ_s² + ℓ²/σ_ℓ² is at least the squared distance over the greater σ's square, and ln c at most c - 1, that
+        is, half the squared distance of the views, negative.
+        """
+        scale = self.pose_scale / max(self.sigma_along, self.sigma_across)
+        return torch.cat([poses[..., :3] * scale, forward_vector(poses)], -1)
 
-        scored = torch.maximum(term(self.weight_view, away), term(self.weight_back, (away - self.mu).clamp(min=0)))
-        return scored.clamp(min=_BLIND)
+    def probes(self, pose: Tensor) -> list[Probe]:
+        """Where to search for frames that may score well from ``pose`` (Q, 5): around it, and ahead looking back."""
+        view = forward_vector(pose)
+        across = torch.cat([pose[:, :3] + self.mu / self.pose_scale * view, pose[:, 3:]], 1)
+        back = self.embed(across) * pose.new_tensor([1, 1, 1, -1, -1, -1])
+        return [Probe(self.embed(pose), math.log(self.weight_view)), Probe(back, math.log(self.weight_back))]
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         score = self.score(query.pose, remembered.poses)
@@ -191,9 +215,14 @@ class Nearest:
     exclusion: int = 20
     exclusion_mode: Exclusion = "recent"
 
-    def bound(self, distance: Tensor) -> Tensor:
-        """Upper bound of the score of every frame at least ``distance`` (B,) world units away."""
-        return -(distance / self.length).square()
+    def embed(self, poses: Tensor) -> Tensor:
+        """(..., 6) points so far apart, D, that no frame scores more than -D²/2: an angle is no less than its chord."""
+        root = math.sqrt(2)
+        return torch.cat([poses[..., :3] * (root / self.length), forward_vector(poses) * (root / self.angle)], -1)
+
+    def probes(self, pose: Tensor) -> list[Probe]:
+        """Where to search for frames that may score well from ``pose`` (Q, 5)."""
+        return [Probe(self.embed(pose), 0.0)]
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         distance, angle = pose_distance(remembered.poses, query.pose.unsqueeze(1))

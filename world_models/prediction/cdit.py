@@ -437,11 +437,15 @@ class CDiT(nn.Module):
         now = torch.zeros_like(target[:, :1], dtype=torch.int64)
         together, apart = ([part for part in parts if part.memory is memory] for memory in (False, True))
         keys, values, mask, unturned = self._lay_out(together, target, memory=False)
-        memory_keys, memory_values, memory_mask = (), (), None
+        memory_keys: tuple[Tensor, ...] = ()
+        memory_values: tuple[Tensor, ...] = ()
+        memory_mask: Tensor | None = None
         if config.memory_attention == "own":
             memory_keys, memory_values, memory_mask, _ = self._lay_out(apart, target, memory=True)
         here = token_positions(self.tokens, self.fov, now, target[:, None, 3]).flatten(1, 2)
-        view, seen_keys, seen_values = None, (), ()
+        view: Tensor | None = None
+        seen_keys: tuple[Tensor, ...] = ()
+        seen_values: tuple[Tensor, ...] = ()
         if config.camera == "prope":
             # The null token looks where the target looks.
             view = frame_cameras(target[:, None], target[:, :3], self.tokens, self.fov, self.scale)
