@@ -22,8 +22,8 @@ from rich.progress import (
 )
 
 from .envs.collecting import CollectConfig
-from .errors import WorldloopError
-from .evaluation import CompareConfig, DemoConfig, ImagineConfig, PlanConfig, ReturnConfig
+from .errors import ConfigError, WorldloopError
+from .evaluation import CompareConfig, DemoConfig, ImagineConfig, PlanConfig, RetentionConfig, ReturnConfig
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -83,20 +83,39 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Measure what a world can do. "return": leave a place and come back, on held-out maps; does it remember?"""
+class Return:
+    """Leave a place and come back another way or the same: is the imagined place the one that was left?"""
 
-    test: Annotated[Literal["return"], tyro.conf.Positional]
-    """Which test."""
     out: Path = Path("runs/return")
     """Directory for the report (JSON), the figures, the videos and the maps."""
     worlds: tuple[str, ...] = ("doom-rooms-tiny",)
-    """Bundled worlds, or directories of trained ones; the others are compared with the first."""
-    retrieval: tuple[str, ...] = ()
-    """Strategies to retrieve by, each tried with every world; default its own. "none" takes the memory away."""
+    """Bundled worlds, or directories of trained ones; the others are compared with the first. Each may have a name
+    before it and a retrieval strategy behind it: "forgetful=runs/mine/world@none"."""
     device: Device = "auto"
     """Where to compute."""
     settings: Annotated[ReturnConfig, tyro.conf.arg(name="")] = field(default_factory=ReturnConfig)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Leave a place for longer and longer: how well is it still known?"""
+
+    out: Path = Path("runs/retention")
+    """Directory for the report (JSON) and the figure."""
+    worlds: tuple[str, ...] = ("doom-rooms-tiny",)
+    """As for the return test."""
+    device: Device = "auto"
+    """Where to compute."""
+    settings: Annotated[RetentionConfig, tyro.conf.arg(name="")] = field(default_factory=RetentionConfig)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure on held-out maps what a world remembers."""
+
+    test: (
+        Annotated[Return, tyro.conf.subcommand("return")] | Annotated[Retention, tyro.conf.subcommand("retention")]
+    )
 
 
 @dataclass(frozen=True)
@@ -218,19 +237,34 @@ def _compare(verb: Compare) -> None:
 
 
 def _evaluate(verb: Evaluate) -> None:
-    from .evaluation import return_test
+    from .evaluation import retention, return_test
+
+    test = verb.test
+    worlds = _named_worlds(test.worlds, test.device)
+    with _Bars() as bars:
+        report: Any
+        if isinstance(test, Return):
+            report = return_test(worlds, test.settings, test.out, progress=bars)
+        else:
+            report = retention(worlds, test.settings, test.out, progress=bars)
+    _OUT.print(str(report), markup=False)
+    _OUT.print(f"Pictures and the whole report: {test.out}")
+
+
+def _named_worlds(entries: tuple[str, ...], device: Device) -> dict[str, Any]:
     from .world_models.pretrained import load_world
     from .world_models.training.train import pick_device
 
-    device, worlds = pick_device(verb.device), {}
-    for world in verb.worlds:
-        for retrieval in verb.retrieval or (None,):
-            name = (world if retrieval is None else f"{world}, {retrieval}").replace("/", "-")
-            worlds[name] = load_world(world, device, **({} if retrieval is None else {"retrieval": retrieval}))
-    with _Bars() as bars:
-        report = return_test(worlds, verb.settings, verb.out, progress=bars)
-    _OUT.print(str(report), markup=False)
-    _OUT.print(f"Pictures and the whole report: {verb.out}")
+    worlds = {}
+    for entry in entries:
+        rest, _, retrieval = entry.partition("@")
+        name, named, world = rest.partition("=")
+        worlds[name if named else Path(rest).name] = load_world(
+            world if named else rest, pick_device(device), **({"retrieval": retrieval} if retrieval else {})
+        )
+    if len(worlds) < len(entries):
+        raise ConfigError(f"The worlds need different names, got {', '.join(entries)}.")
+    return worlds
 
 
 def _imagine(verb: Imagine) -> None:
@@ -298,7 +332,7 @@ def main() -> None:
         Compare: _compare, Evaluate: _evaluate, Doctor: _doctor,
     }  # fmt: skip
     try:
-        verb = tyro.cli(Verb, prog="worldloop", description=DESCRIPTION)
+        verb = tyro.cli(Verb, config=(tyro.conf.OmitSubcommandPrefixes,), prog="worldloop", description=DESCRIPTION)
         actions[type(verb)](verb)
     except (WorldloopError, OSError) as error:
         _ERROR.print(f"[bold red]error:[/] {error}")

@@ -36,9 +36,9 @@ from .progress import Progress, silent
 from .real import check_fits, doom_rooms
 from .report import provenance
 from .retention_report import Arrival, AwayCell, Retained, RetentionConfig, RetentionReport, retention_figure
-from .return_paths import ReturnPath, _Returning, _Stuck
+from .return_paths import Returning, ReturnPath, Stuck
 from .return_report import BASELINES, COPYING, MEAN, NEAREST
-from .return_test import _imagine_batch, _mean_frame
+from .return_test import imagine_batch, mean_frame_of_training
 
 _GAITS: dict[Arrival, Gait] = {"forward": WALKING, "backward": Gait(WALKING.axis, -1)}
 _OWN_MEAN = "what was real on each path before the turn"
@@ -121,7 +121,7 @@ def retention(
         for index, (away, map_seed) in enumerate(asked):
             path = record_retention_path(env, away, map_seed, config.arrival, seed=config.seed, index=index)
             if path is not None:
-                mean_frame, _ = _mean_frame(first, [path])
+                mean_frame, _ = mean_frame_of_training(first, [path])
                 real = path.frames[: path.begin]
                 shown = {name: imagine_turn(world, path, config) for name, world in worlds.items()} | {
                     COPYING: real[-1:].repeat(path.length, 0),
@@ -155,7 +155,7 @@ def imagine_turn(world: World, path: RetentionPath, config: RetentionConfig) -> 
     for begin in range(0, path.begin, config.chunk):
         leg = slice(begin, min(begin + config.chunk, path.begin))
         state = world.observe(state, path.frames[None, leg], path.actions[None, leg], path.poses[None, leg])
-    ((frames, _),) = _imagine_batch(world, state, [path], "true")
+    ((frames, _),) = imagine_batch(world, state, [path], "true")
     return frames
 
 
@@ -198,7 +198,7 @@ def record_retention_path(
                     f"The real episode on map {map_seed} ended after {len(frames)} frames, before the walker was back; "
                     "use a task without an end."
                 )
-    except _Stuck:
+    except Stuck:
         return None
     track = np.stack(poses)
     apart = np.linalg.norm(track[:, :2] - home, axis=1)
@@ -210,7 +210,7 @@ def record_retention_path(
     )  # fmt: skip
 
 
-class _Wanderer(_Returning):
+class _Wanderer(Returning):
     """Turns at A, walks elsewhere for ``away`` steps, comes back by ``gait`` and turns again."""
 
     def __init__(self, home: Point, away: int, gait: Gait) -> None:

@@ -145,7 +145,7 @@ def record_path(
     pose = np.array(info["pose"], dtype=np.float64)
     pose[:2] = places[0]
     frame, info = env.reset(seed=own, options={"map_seed": map_seed, "pose": pose})
-    walker = _Returning(places, kind)
+    walker = Returning(places, kind)
     walker.reset(env, rng)
     frames, actions, poses = [frame], [np.zeros(env.action_space.shape or (), env.action_space.dtype)], [info["pose"]]
     begin = 0
@@ -162,7 +162,7 @@ def record_path(
                     f"The real episode on map {map_seed} ended after {len(frames)} frames, before the walker was back; "
                     "use a task without an end."
                 )
-    except _Stuck:
+    except Stuck:
         return None
     return ReturnPath(
         kind, radius, map_seed, index, np.stack(frames), np.stack(actions), np.stack(poses), begin, places, layout
@@ -202,11 +202,11 @@ def check_radius(radius: int) -> None:
         raise ConfigError(f"A radius is a whole number of blocks, at least 1; got {radius!r}.")
 
 
-class _Stuck(Exception):
+class Stuck(Exception):
     """The walker gave up a walk."""
 
 
-class _Returning(LoopWalker):
+class Returning(LoopWalker):
     """Walks one path and then has no more actions: `act` returns None.
 
     Attributes:
@@ -244,7 +244,7 @@ class _Returning(LoopWalker):
         while (action := walk.act(self._pose, self._collided, self._rng)) is not None:
             yield action
         if not walk.arrived:
-            raise _Stuck
+            raise Stuck
 
     def _turn_around(self) -> Iterator[Any]:
         sign = 1 if self._rng.random() < 0.5 else -1

@@ -79,7 +79,7 @@ def return_test(
     if not paths:
         raise ConfigError(f"None of the {len(recorded.dropped)} walks came back; use other maps or another seed.")
     measures, unavailable = load_measures(first.device)
-    mean_frame, mean_frame_of = _mean_frame(first, paths)
+    mean_frame, mean_frame_of = mean_frame_of_training(first, paths)
     judged = [_Judged(path, measures) for path in paths]
     shown = [Shown(path) for path in paths[: config.pictures]]
 
@@ -133,7 +133,7 @@ def imagine_returns(
         batch = [_told(paths[i], config, world.actions.step_length) for i in chosen]
         seen = _explored(world, batch, config.seed)
         for mode in config.modes:
-            for i, (frames, poses) in zip(chosen, _imagine_batch(world, seen, batch, mode), strict=True):
+            for i, (frames, poses) in zip(chosen, imagine_batch(world, seen, batch, mode), strict=True):
                 yield i, mode, frames, poses
                 done += len(frames)
                 progress(stage, done, total)
@@ -160,7 +160,7 @@ def _explored(world: World, batch: Sequence[ReturnPath], seed: int) -> WorldStat
 
 
 @torch.inference_mode()
-def _imagine_batch(
+def imagine_batch(
     world: World, state: WorldState, batch: Sequence[ReturnPath], mode: Mode
 ) -> list[tuple[Frames, NDArray[np.float64]]]:
     """Frames and poses of each return leg; ``batch`` is sorted, longest first, so that those that are back go last."""
@@ -246,7 +246,7 @@ def _summarise(
     return tuple(cells), tuple(scores), tuple(drifts)
 
 
-def _mean_frame(world: World, paths: Sequence[ReturnPath]) -> tuple[Frames, str]:
+def mean_frame_of_training(world: World, paths: Sequence[ReturnPath]) -> tuple[Frames, str]:
     stored = getattr(world, "mean_frame", None)
     if stored is not None:
         return np.round(torch.as_tensor(stored).cpu().numpy()).astype(np.uint8), "the first world's training data"
