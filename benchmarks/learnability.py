@@ -6,7 +6,6 @@ python -m worldloop.benchmarks.learnability --level near --steps 300000 --seed 0
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ..envs.doom_rooms.env import DoomRoomsEnv
+from ..evaluation.metrics import wilson
 from ..files import write_json
 
 
@@ -89,21 +89,13 @@ def evaluate(agent: PPO | None, config: Config, deterministic: bool) -> dict[str
             over, steps = terminated or truncated, steps + 1
         successes += bool(info["success"])
     env.close()
-    low, high = wilson(successes, config.episodes)
+    success = wilson(successes, config.episodes)
     return {
-        "success": successes / config.episodes,
-        "interval_95": [round(low, 3), round(high, 3)],
+        "success": success.estimate,
+        "interval_95": [round(success.low, 3), round(success.high, 3)],
         "episodes": config.episodes,
         "mean_steps": round(steps / config.episodes, 1),
     }
-
-
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval for a proportion."""
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
 
 
 class _Progress(BaseCallback):
