@@ -16,6 +16,7 @@ from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import preset
+from worldloop.world_models.memory.packing import packing_named
 from worldloop.world_models.memory.recurrent import ConvLSTM
 from worldloop.world_models.training.config import MemoryTraining, StageConfig
 from worldloop.world_models.training.dynamics import DynamicsStage
@@ -145,3 +146,17 @@ def test_a_sequence_through_the_convlstm_is_the_equations_of_its_paper() -> None
         h = o * c.tanh()
     torch.testing.assert_close(state[0], h)
     torch.testing.assert_close(state[1], c)
+
+
+def test_steps_take_turns_with_packings(cache: TrainingCache) -> None:
+    small = preset("tiny", cache.action_spec, (16, 16))
+    cdit = replace(small.cdit, depth=1, context=(2, 2, 2, 1), retrieved=(1, 2, 2, 2, 2, 2), rates=(1, 2, 4))
+    world = WorldModel(replace(small, cdit=cdit))
+    latents = np.zeros((sum(LENGTHS), *world.config.latent_shape), np.float16)
+    names = ("tiny", "raw", "retrieval-only")
+    stage = DynamicsStage(world, cache, latents, StageConfig(10, 4), MemoryTraining(), 0, names)
+    for step in range(6):
+        stage.loss(step)
+        packing = packing_named(names[step % 3])
+        assert (world.config.cdit.context, world.config.cdit.retrieved) == (packing.recent, packing.retrieved)
+        assert set(world.cdit.context_in) == {"1", "2", "4"}

@@ -76,7 +76,6 @@ class WorldConfig:
         if unknown:
             raise ConfigError(f"A loaded world lets you override {sorted(_OVERRIDES)}, not {unknown}.")
         cdit = self.cdit
-        trained = {1, *cdit.context, *cdit.retrieved}
         if "packing" in overrides:
             packing = packing_named(overrides.pop("packing"))
             cdit = replace(cdit, context=packing.recent, retrieved=packing.retrieved)
@@ -88,9 +87,9 @@ class WorldConfig:
             cdit = replace(cdit, positions=overrides.pop("positions"))
         if overrides.get("retrieval") == "none":
             cdit = replace(cdit, retrieved=())
-        if untrained := sorted({*cdit.context, *cdit.retrieved} - trained):
+        if untrained := sorted({*cdit.pools} - {*self.cdit.pools}):
             raise ConfigError(f"This world has no trained packing rate for pool sizes {untrained}.")
-        return replace(self, cdit=cdit, **overrides)
+        return replace(self, cdit=replace(cdit, rates=self.cdit.pools), **overrides)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -114,7 +113,7 @@ class WorldConfig:
                 autoencoder[name] = tuple(autoencoder[name])
             parts["autoencoder"] = AutoencoderConfig(**autoencoder)
             cdit = dict(data["cdit"])
-            for name in ("context", "retrieved"):
+            for name in ("context", "retrieved", "rates"):
                 cdit[name] = tuple(cdit.get(name, ()))
             parts["cdit"] = CDiTConfig(**cdit)
             return cls(**parts)

@@ -64,9 +64,7 @@ class WorldModel(nn.Module):
 
     def use(self, config: WorldConfig) -> None:
         """Use the same parameters as ``config`` says: one made from this world's by `WorldConfig.with_overrides`."""
-        self.config = config
-        self.cdit.config = config.cdit
-        self._memory = None
+        self.config, self.cdit.config, self._memory = config, config.cdit, None
 
     @property
     def device(self) -> torch.device:

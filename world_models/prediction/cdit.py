@@ -43,6 +43,8 @@ class CDiTConfig:
     (1, 2, 4 are WorldPack's rates 1, 1/4, 1/16)."""
     retrieved: tuple[int, ...] = ()
     """The same for each frame retrieved from memory, best first."""
+    rates: tuple[int, ...] = ()
+    """Other pool sizes that have an input projection too, so that a world can be used with them."""
     compressed: int = 0
     """Older frames whose keys and values are kept, pooled (RELIC), beyond the recent ones, which are then all whole: a
     multiple of 18. Instead of retrieved frames."""
@@ -58,7 +60,7 @@ class CDiTConfig:
     alone is told rays or poses (WorldMem)."""
 
     def __post_init__(self) -> None:
-        if not self.context or any(pool not in (1, 2, 4) for pool in (*self.context, *self.retrieved)):
+        if not self.context or any(pool not in (1, 2, 4) for pool in self.pools):
             raise ConfigError(
                 "A context is a list of pool sizes 1, 2 or 4, one per frame, of at least one recent frame; got "
                 f"{self.context} and {self.retrieved}."
@@ -84,6 +86,12 @@ class CDiTConfig:
             raise ConfigError(f"PRoPE needs a head width divisible by 4, got {self.width} over {self.heads} heads.")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ConfigError(f"Width {self.width} over {self.heads} heads must be an even whole number.")
+
+
+    @property
+    def pools(self) -> tuple[int, ...]:
+        """The pool sizes that have an input projection."""
+        return tuple(sorted({1, *self.context, *self.retrieved, *self.rates}))
 
 
 @dataclass(frozen=True)
@@ -312,7 +320,7 @@ class CDiT(nn.Module):
         self.tokens = (grid[0] // p, grid[1] // p)
         self.target_in = nn.Linear(2 * channels * p * p, d)
         self.context_in = nn.ModuleDict({"1": nn.Linear(channels * p * p, d)})
-        for pool in sorted({*config.context, *config.retrieved} - {1}):
+        for pool in config.pools[1:]:
             self.context_in[str(pool)] = self._pooled_projection(pool)
         self.recurrence = self.recurrent_in = None
         if config.recurrent:

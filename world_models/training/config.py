@@ -71,8 +71,9 @@ class TrainConfig:
     """Data set of the validation split, for PSNR and sample grids during training."""
     preset: Preset = "tiny"
     """Size of the world."""
-    packing: str = "tiny"
-    """What the video model sees and at which rates: a name of `PACKINGS`; "recent" has no long-term memory."""
+    packing: tuple[str, ...] = ("tiny",)
+    """What the video model sees and at which rates: a name of `PACKINGS`; "recent" has no long-term memory. Of several,
+    training steps take turns, and the world can be used with each; it is saved with the first."""
     retrieval: str = "worldpack"
     """How frames are chosen from memory: a name of `STRATEGIES`."""
     camera: Camera = "rays"

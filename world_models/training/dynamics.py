@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from .histories import Histories, draw_histories
 
 CONTEXT_NOISE = 0.3
 SHORT_CONTEXT = 0.15
+_NO_MEMORY = MemoryTraining(hide=0, dropout=0, palindromes=0, pose_noise=0)
 UNROLLED = 24
 """Frames that a recurrent memory is trained through."""
 _SMALL = 0.1
@@ -61,6 +63,7 @@ class DynamicsStage:
         config: batch size, and the steps that the curriculum is spread over.
         memory: how memory is learned; nothing of it applies to a world without one.
         seed: of every random choice.
+        packings: names of `PACKINGS` that steps take turns with; default the world's own.
     """
 
     name = "dynamics"
@@ -73,18 +76,21 @@ class DynamicsStage:
         config: StageConfig,
         memory: MemoryTraining,
         seed: int,
+        packings: Sequence[str] = (),
     ) -> None:
         self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
-        nothing = MemoryTraining(hide=0, dropout=0, palindromes=0, pose_noise=0)
-        kept = world.config.cdit.compressed or world.config.cdit.recurrent
-        self._memory = memory if world.config.remembers or kept else nothing
+        self._memory = memory
+        self._turns = [world.config.with_overrides(packing=name) for name in packings]
         self.module = nn.ModuleDict(
             {"cdit": world.cdit, "pose_head": world.pose_head, "outcome_head": world.outcome_head}
         )
 
     def loss(self, step: int) -> dict[str, Tensor]:
         """Losses of one batch of frames, each with the K frames before it and what is remembered of earlier ones."""
-        world, cache, b, memory = self._world, self._cache, self._config.batch_size, self._memory
+        world, cache, b = self._world, self._cache, self._config.batch_size
+        if len(self._turns) > 1:
+            world.use(self._turns[step % len(self._turns)])
+        memory = self._learning()
         spec, device = world.actions, world.device
         seeds = torch.full((b,), self._seed, dtype=torch.int64, device=device)
         chance = _Chance(seeds, step * b + torch.arange(b, device=device))
@@ -126,7 +132,7 @@ class DynamicsStage:
 
     def _context(self, walks: Histories, arrived: Tensor, step: int, chance: _Chance) -> tuple[Context, Tensor]:
         """What the target is predicted from, and the newest frame (B, C, h, w) as the heads see it."""
-        world, memory, k = self._world, self._memory, self._world.config.context
+        world, memory, k = self._world, self._learning(), self._world.config.context
         device = arrived.device
         target = torch.from_numpy(walks.target).to(device)
         time = self._offsets(walks).to(device)
@@ -181,6 +187,12 @@ class DynamicsStage:
             known = there[:, t, None, None, None]
             state = torch.where(known, after[0], state[0]), torch.where(known, after[1], state[1])
         return state[0]
+
+    def _learning(self) -> MemoryTraining:
+        """How memory is learned, or nothing of it where the world has none."""
+        config = self._world.config
+        remembers = config.remembers or config.cdit.compressed or config.cdit.recurrent
+        return self._memory if remembers else _NO_MEMORY
 
     def _offsets(self, walks: Histories) -> Tensor:
         """(B, K + C) when the frames in the context's slots were seen, in steps from the target, all below 0."""

@@ -110,9 +110,12 @@ class _Run:
             if self.validation.action_spec != self.cache.action_spec:
                 raise DataError(f"{config.validation} was recorded with other actions than {config.data}.")
         shape = preset(config.preset, self.cache.action_spec, self.cache.frame_size)
-        packing = packing_named(config.packing)
+        packings = [packing_named(name) for name in config.packing]
+        if not packings:
+            raise ConfigError("Training needs at least one packing.")
         seen = replace(
-            shape.cdit, context=packing.recent, retrieved=packing.retrieved, camera=config.camera,
+            shape.cdit, context=packings[0].recent, retrieved=packings[0].retrieved,
+            rates=tuple(sorted({pool for p in packings for pool in (*p.recent, *p.retrieved)})), camera=config.camera,
             positions=config.positions, memory_attention=config.memory_attention, compressed=config.compressed,
             recurrent=config.recurrent,
         )  # fmt: skip
@@ -136,7 +139,9 @@ class _Run:
             self.kept.autoencoder.load_state_dict(world.autoencoder.state_dict())
             self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
-            second = DynamicsStage(world, self.cache, latents, config.dynamics, config.memory, config.seed)
+            second = DynamicsStage(
+                world, self.cache, latents, config.dynamics, config.memory, config.seed, config.packing
+            )
             self.recall: Recollection | None = None
             if self.validation is not None and world.config.remembers:
                 held_out = encode_cache(world.autoencoder, self.validation, out / "validation-latents.npy")
