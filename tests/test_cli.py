@@ -151,6 +151,13 @@ def test_measuring_prints_figures_with_intervals(run: Run, world: Path, tmp_path
     few = ("--episodes", 2, "--candidates", 4, "--iterations", 1, "--elites", 2, "--budget", 2, "--random-repeats", 1)
     status, told = run("plan", *small, *few, "--batch", 2, "--out", tmp_path / "plan")
     assert status == 0 and (tmp_path / "plan" / "plan.json").exists(), told
+    worlds = ("--worlds", f"mine={world}", f"forgetful={world}@none")
+    one = ("--maps", 1, "--radii", 5, "--types", "ABA", "--poses", "true", "--pictures", 0)
+    status, told = run("evaluate", "return", *worlds, *one, "--out", tmp_path / "return")
+    assert status == 0 and (tmp_path / "return" / "return.json").exists(), told
+    assert_refused(run("evaluate", "return", "--worlds", world, world), "need different names")
+    assert_refused(run("evaluate", "return", "--worlds", f"a={world}@magic"), "Unknown retrieval 'magic'")
+    assert_refused(run("evaluate", "retention", "--worlds", world, "--away", 0), "away")
 
 
 @pytest.fixture
