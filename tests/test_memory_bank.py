@@ -181,3 +181,13 @@ def test_stored_latents_survive_as_half_precision() -> None:
     read, _, _ = arena.read(slots)
     assert read.dtype == torch.float32
     assert torch.equal(read[exist], latents.half().float())
+
+
+def test_memory_made_in_inference_mode_can_be_written_outside_and_back() -> None:
+    with torch.inference_mode():
+        arena = Arena((1, 1, 1), page_frames=2, pages=1)
+        memory = arena.empty(1).extend(torch.zeros(1, 5, 1, 1, 1), torch.zeros(1, 5, 5, dtype=torch.float64))
+    memory = memory.extend(torch.ones(1, 20, 1, 1, 1), torch.zeros(1, 20, 5, dtype=torch.float64))
+    with torch.inference_mode():
+        memory = memory.extend(torch.ones(1, 20, 1, 1, 1), torch.zeros(1, 20, 5, dtype=torch.float64))
+    assert memory.lengths.tolist() == [45]

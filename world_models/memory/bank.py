@@ -84,9 +84,11 @@ class Arena:
         self.latent_shape, self.page_frames, self.capacity = latent_shape, page_frames, capacity
         self.when_full, self.grow = when_full, grow
         self.tail_pages = _TAIL_PAGES if capacity is None else min(_TAIL_PAGES, capacity // (4 * page_frames))
-        self.latents = torch.zeros(pages, page_frames, *latent_shape, device=device, dtype=dtype)
-        self.poses = torch.zeros(pages, page_frames, POSE_DIM, device=device, dtype=torch.float64)
-        self.times = torch.zeros(pages, page_frames, device=device, dtype=torch.int64)
+        # Storage outlives the mode it was made in: inference tensors could not be written to outside of it.
+        with torch.inference_mode(False):
+            self.latents = torch.zeros(pages, page_frames, *latent_shape, device=device, dtype=dtype)
+            self.poses = torch.zeros(pages, page_frames, POSE_DIM, device=device, dtype=torch.float64)
+            self.times = torch.zeros(pages, page_frames, device=device, dtype=torch.int64)
         self._fill: _Table = np.zeros(pages, np.int64)
         self._free: _Table = np.arange(pages)[::-1].copy()
         self._live: weakref.WeakSet[Memory] = weakref.WeakSet()
@@ -158,9 +160,10 @@ class Arena:
     def _double(self, n: int) -> None:
         old = self.pages
         more = max(old, n)
-        for name in ("latents", "poses", "times"):
-            tensor: Tensor = getattr(self, name)
-            setattr(self, name, torch.cat([tensor, tensor.new_zeros(more, *tensor.shape[1:])]))
+        with torch.inference_mode(False):
+            for name in ("latents", "poses", "times"):
+                tensor: Tensor = getattr(self, name)
+                setattr(self, name, torch.cat([tensor, tensor.new_zeros(more, *tensor.shape[1:])]))
         self._fill = np.concatenate([self._fill, np.zeros(more, np.int64)])
         self._free = np.concatenate([np.arange(old, old + more)[::-1], self._free])
 
