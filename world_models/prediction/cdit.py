@@ -238,13 +238,13 @@ class CDiTBlock(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def context(self, tokens: Tensor, condition: Tensor, memory: bool = False) -> Tensor:
-        """Unrotated keys and values (F, N, 2, heads, head_dim) of F frames: tokens (F, N, D), condition (F, D).
+        """Unrotated keys and values (F, N, 2, heads, head_dim) of normalised tokens (F, N, D), condition (F, D).
 
         ``memory`` asks for those of memory's own cross-attention.
         """
         shift, scale = self.context_modulation(F.silu(condition)).chunk(2, 1)
         project = self.memory_kv if memory and self.memory_kv is not None else self.cross_kv
-        both: Tensor = project(modulate(self.norm(tokens), shift, scale))
+        both: Tensor = project(modulate(tokens, shift, scale))
         split: Tensor = both.unflatten(-1, (2, self.heads, -1))
         return split
 
@@ -412,7 +412,7 @@ class CDiT(nn.Module):
     def recollect(self, hidden: Tensor, pose: Tensor) -> Part:
         """The recurrent memory's hidden state (B, width, h, w) as context, seen from the newest pose (B, 5)."""
         assert self.recurrent_in is not None
-        tokens = self.recurrent_in(self.patchify(hidden))
+        tokens = self.norm(self.recurrent_in(self.patchify(hidden)))
         condition = self.level(hidden.new_zeros(len(hidden)))
         blocks = (cast(CDiTBlock, block).context(tokens, condition) for block in self.blocks)
         now = torch.full((len(hidden), 1), -1, dtype=torch.int64, device=hidden.device)
@@ -428,7 +428,7 @@ class CDiT(nn.Module):
         memory's own cross-attention.
         """
         b = latents.shape[0]
-        tokens = self.context_in[str(pool)](self.patchify(latents.flatten(0, 1), pool, unit))
+        tokens = self.norm(self.context_in[str(pool)](self.patchify(latents.flatten(0, 1), pool, unit)))
         condition = self.level(level.flatten())
         blocks = (cast(CDiTBlock, block).context(tokens, condition, memory) for block in self.blocks)
         return FrameKeys(tuple(x.unflatten(0, (b, -1)) for x in blocks), pool, unit)
@@ -498,16 +498,16 @@ class CDiT(nn.Module):
             masks.append(part.valid.repeat_interleave(positions.shape[2], 1))
             if told and self.state is not None:
                 states.append(self.state(part.poses, part.time, target, pool, unit).flatten(1, 2))
-        turn, state = torch.cat(turns, 1), torch.cat(states, 1) if states else None
+        # The null token has no state: zeros, which add nothing.
+        turn, state = torch.cat(turns, 1), F.pad(torch.cat(states, 1), (0, 0, 1, 0)) if states else None
+        null_token = self.norm(self.null_token)
         level = self.level(turn.real.new_zeros(1))
         keys, values, unturned = [], [], []
         for number, module in enumerate(self.blocks):
             block = cast(CDiTBlock, module)
-            null = block.context(self.null_token, level, memory).expand(b, -1, -1, -1, -1)
+            null = block.context(null_token, level, memory).expand(b, -1, -1, -1, -1)
             every = torch.cat([null, *(part.seen.blocks[number].flatten(1, 2) for part in parts)], 1)
-            k = every[:, :, 0]
-            if state is not None:
-                k = torch.cat([k[:, :1], block.placed_keys(k[:, 1:], state)], 1)
+            k = block.placed_keys(every[:, :, 0], state)
             keys.append(rotate(k, turn))
             values.append(every[:, :, 1])
             unturned.append(k)
