@@ -98,12 +98,11 @@ def test_bytes_of_forks_are_those_really_allocated() -> None:
     found = fork(CONFIG)
     world = memory_world(CONFIG)
     c, h, w = world.config.latent_shape
-    k, n = world.config.context, CONFIG.forks
+    n = CONFIG.forks
     pages, width = -(-CONFIG.fork_frames // 16), 16
-    # Tables: page and count of a tail's pages, trunk row and newest time. Then latents, poses, motions, valid.
-    assert found["page_table_bytes"] <= n * (width * 8 * 2 + 8 + 8)
-    assert found["recent_frame_bytes"] == n * (k * (4 * c * h * w + 8 * 5 + 4 * 5 + 1) + 8 + 8 + 8 * 5)
-    assert found["added_bytes"]["latents"] == n * k * c * h * w * 4
+    # Tables: page and count of a tail's pages, trunk row and newest time. Everything else forks of one world share.
+    assert 0 < found["page_table_bytes"] <= n * (width * 8 * 2 + 8 + 8)
+    assert found["recent_frame_bytes"] == 0
     page = 16 * (2 * c * h * w + 8 * 5 + 8)
     assert found["memory_bytes"] >= pages * page
     # One fork goes on on the shared page, each other one opens its own; the arena's own tables have two numbers a page.
