@@ -36,7 +36,7 @@ from .progress import Progress, silent
 from .real import check_fits, doom_rooms
 from .report import provenance
 from .retention_report import Arrival, AwayCell, Retained, RetentionConfig, RetentionReport, retention_figure
-from .return_paths import Returning, ReturnPath, Stuck
+from .return_paths import Returning, ReturnPath, follow
 from .return_report import BASELINES, COPYING, MEAN, NEAREST
 from .return_test import imagine_batch, mean_frame_of_training
 
@@ -184,28 +184,15 @@ def record_retention_path(
     frame, info = env.reset(seed=own, options={"map_seed": map_seed, "pose": [*home, *info["pose"][2:]]})
     walker = _Wanderer(home, away, _GAITS[arrival])
     walker.reset(env, np.random.default_rng([own, away]))
-    frames, actions, poses = [frame], [np.zeros(env.action_space.shape or (), env.action_space.dtype)], [info["pose"]]
-    begin = 0
-    try:
-        while (action := walker.act(frame, info)) is not None:
-            begin = begin or (len(frames) if walker.returning else 0)
-            frame, _, terminated, truncated, info = env.step(action)
-            frames.append(frame)
-            actions.append(np.asarray(action, env.action_space.dtype))
-            poses.append(info["pose"])
-            if terminated or truncated:
-                raise ConfigError(
-                    f"The real episode on map {map_seed} ended after {len(frames)} frames, before the walker was back; "
-                    "use a task without an end."
-                )
-    except Stuck:
+    walked = follow(env, walker, frame, info)
+    if walked is None:
         return None
-    track = np.stack(poses)
+    frames, actions, track, begin = walked
     apart = np.linalg.norm(track[:, :2] - home, axis=1)
     x, y = track[apart.argmax(), :2]
     radius = round(float(apart.max()) / layout.room_size / ROOMS_PER_BLOCK)
     return RetentionPath(
-        "ABCA", radius, map_seed, index, np.stack(frames), np.stack(actions), track, begin,
+        "ABCA", radius, map_seed, index, frames, actions, track, begin,
         (home, (float(x), float(y))), layout, away,
     )  # fmt: skip
 

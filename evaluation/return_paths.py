@@ -18,6 +18,7 @@ from ..envs.steering import WALKING, YAW, Gait, Layout, Point, Walk
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from ..world_models.pose import pose_distance
+from .media import Frames
 from .progress import Progress, silent
 
 PathType = Literal["ABA", "ABCA"]
@@ -147,6 +148,26 @@ def record_path(
     frame, info = env.reset(seed=own, options={"map_seed": map_seed, "pose": pose})
     walker = Returning(places, kind)
     walker.reset(env, rng)
+    walked = follow(env, walker, frame, info)
+    if walked is None:
+        return None
+    frames, actions, poses, begin = walked
+    return ReturnPath(
+        kind, radius, map_seed, index, frames, actions, poses, begin, places, layout
+    )
+
+
+def follow(
+    env: gym.Env[Any, Any], walker: Returning, frame: Frames, info: dict[str, Any]
+) -> tuple[Frames, NDArray[Any], NDArray[np.float64], int] | None:
+    """Record a walk to its end, from the frame and info of a reset: None where the walker got stuck.
+
+    Returns:
+        Frames (T, H, W, 3), the actions (T, ...) that led to them, poses (T, 5), and where the return leg begins.
+
+    Raises:
+        ConfigError: the episode ended first.
+    """
     frames, actions, poses = [frame], [np.zeros(env.action_space.shape or (), env.action_space.dtype)], [info["pose"]]
     begin = 0
     try:
@@ -159,14 +180,12 @@ def record_path(
             poses.append(info["pose"])
             if terminated or truncated:
                 raise ConfigError(
-                    f"The real episode on map {map_seed} ended after {len(frames)} frames, before the walker was back; "
+                    f"The real episode ended after {len(frames)} frames, before the walker was back; "
                     "use a task without an end."
                 )
     except Stuck:
         return None
-    return ReturnPath(
-        kind, radius, map_seed, index, np.stack(frames), np.stack(actions), np.stack(poses), begin, places, layout
-    )
+    return np.stack(frames), np.stack(actions), np.stack(poses), begin
 
 
 def choose_places(layout: Layout, kind: PathType, distance: float, rng: np.random.Generator) -> tuple[Point, ...]:
