@@ -166,7 +166,7 @@ class WorldModel(nn.Module):
         keys = key_class(asked)
         last = state.latents[:, -1]
         if pose is None:
-            motion = asked + self.motion_correction(last, keys, asked)
+            motion = self.predict_motion(last, state.motions[:, -1], asked)
             arrived = move(state.pose, motion.to(torch.float64))
         else:
             arrived = torch.as_tensor(pose, dtype=torch.float64, device=self.device)
@@ -209,11 +209,13 @@ class WorldModel(nn.Module):
         """RELIC's 13 magnitudes (B, 13) of motions (B, 5), in units of this world's steps."""
         return motion_magnitudes(motion, self.actions.step_length, self.actions.step_angle)
 
-    def motion_correction(self, last: Tensor, keys: Tensor, asked: Tensor) -> Tensor:
-        """What the pose head adds to the motion asked for (B, 5), in world units and radians."""
+    def predict_motion(self, last: Tensor, previous: Tensor, asked: Tensor) -> Tensor:
+        """Motion (B, 5) really made, after the frame ``last`` (B, C, h, w) and the motion ``previous`` (B, 5), if
+        ``asked`` (B, 5); all in world units and radians."""
         length, angle = self.actions.step_length, self.actions.step_angle
-        correction: Tensor = self.pose_head(last, keys, self.magnitudes(asked))
-        return correction * correction.new_tensor([length, length, length, angle, angle])
+        unit = asked.new_tensor([length, length, length, angle, angle])
+        motion: Tensor = self.pose_head(last, key_class(asked), previous / unit, asked / unit)
+        return motion * unit
 
     def _check(self, state: WorldState) -> None:
         """That ``state`` is one of this world's, or of one that remembers as it does."""

@@ -64,15 +64,15 @@ def cache_pool(age: int) -> int:
 
 PACKINGS: dict[str, Packing] = {
     "reference": Packing((4,) * 7 + (2,) * 3 + (1,), (4,) * 8),
-    "tiny": Packing((2, 2, 2, 1), (1, 2, 2, 2, 2, 2)),
+    "tiny": Packing((2, 2, 2, 1), (1, 2, 2, 2)),
     "recent": Packing((2, 2, 2, 1)),
     "raw": Packing((1,) * 4),
-    "raw-long": Packing((1,) * 10),
+    "raw-long": Packing((1,) * 8),
     "packing-only": Packing((4,) * 15 + (2,) * 3 + (1,)),
     "retrieval-only": Packing((1,), (1,) * 3),
 }
-"""Packings by name: WorldPack's 19 frames; the tiny world's, whose 10 frames cost what 4 cost, and its recent part
-alone; and what they are compared with: 4 or 10 whole recent frames, and WorldPack's two halves by themselves."""
+"""Packings by name: WorldPack's 19 frames; the tiny world's, whose 8 frames cost what 3.5 cost, and its recent part
+alone; and what they are compared with: 4 or 8 whole recent frames, and WorldPack's two halves by themselves."""
 
 
 def packing_named(name: str) -> Packing:

@@ -10,10 +10,11 @@ from ..actions import KEY_CLASSES, MAGNITUDES
 
 
 class PoseHead(nn.Module):
-    """Pose before picture: the motion an action really makes, seen from the last frame.
+    """Pose before picture: the motion an action really makes, seen from the last frame and the motion before.
 
-    Predicts a correction to the nominal motion (walls stop a walker), zero at the start of training. Trained with an
-    absolute loss, whose optimum is the median: stopped *or* not, rather than half-way through the wall.
+    Predicts a correction to the nominal motion (walls stop a walker), and how much of the motion before goes on instead
+    (who slid along a wall slides on); both are zero at the start of training. Trained with an absolute loss, whose optimum is the median: stopped *or* not, rather
+    than half-way through the wall.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int], width: int = 192) -> None:
@@ -21,18 +22,23 @@ class PoseHead(nn.Module):
         self.look = nn.Conv2d(channels, 48, 3, padding=1)
         self.reduce = nn.Conv2d(48, 16, 1)
         self.keys = nn.Embedding(KEY_CLASSES, width)
-        self.join = nn.Linear(16 * grid[0] * grid[1] + MAGNITUDES, width)
+        self.join = nn.Linear(16 * grid[0] * grid[1] + 10, width)
         self.hidden = nn.Linear(width, width)
-        self.out = nn.Linear(width, 5)
+        self.again = nn.Linear(width, width)
+        self.out = nn.Linear(width, 6)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, last: Tensor, keys: Tensor, magnitudes: Tensor) -> Tensor:
-        """Correction (B, 5), in mean steps, for last latents (B, C, h, w), keys (B,), magnitudes (B, 13)."""
-        seen = self.reduce(F.silu(self.look(last))).flatten(1)
-        x = F.silu(self.join(torch.cat([F.silu(seen), magnitudes], 1)) + self.keys(keys))
-        correction: Tensor = self.out(F.silu(self.hidden(x)))
-        return correction
+    def forward(self, last: Tensor, keys: Tensor, previous: Tensor, asked: Tensor) -> Tensor:
+        """Motion (B, 5) made, for last latents (B, C, h, w), keys (B,), and the motion before and the one asked for.
+
+        All motions are in mean steps and turns.
+        """
+        seen = F.silu(self.reduce(F.silu(self.look(last)))).flatten(1)
+        x = F.silu(self.join(torch.cat([seen, previous, asked], 1)) + self.keys(keys))
+        out = self.out(F.silu(self.again(F.silu(self.hidden(x)))))
+        motion: Tensor = torch.lerp(asked, previous, out[:, 5:]) + out[:, :5]
+        return motion
 
 
 class OutcomeHead(nn.Module):

@@ -61,7 +61,7 @@ class MemoryTraining:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a world on recorded experience: first the frame autoencoder, then the dynamics over its latents."""
+    """Train a world on recorded experience: the frame autoencoder, then the heads and the dynamics over its latents."""
 
     data: Path
     """Data set of the train split, written by `worldloop collect`."""
@@ -99,8 +99,10 @@ class TrainConfig:
     """Arithmetic; auto takes bfloat16 where the processor multiplies it natively."""
     autoencoder: StageConfig = field(default_factory=lambda: StageConfig(steps=4000, learning_rate=2e-3))
     """First stage."""
+    heads: StageConfig = field(default_factory=lambda: StageConfig(steps=4000, batch_size=256, weight_decay=0.05))
+    """Second stage: where actions lead, reward and end."""
     dynamics: StageConfig = field(default_factory=lambda: StageConfig(steps=20000))
-    """Second stage."""
+    """Third stage: the video model."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     validate_every: int = 1000

@@ -1,25 +1,23 @@
-"""Second stage: the video model and its heads, over latents that the autoencoder made."""
+"""Third stage: the video model, over latents that the autoencoder made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from ...rollouts.cache import TrainingCache
 from ..actions import key_class
 from ..memory.kv_cache import compressed_parts, ring_times
 from ..memory.retrieval import Query, Remembered, retrieve
-from ..noise import normal, uniform
 from ..pose import motion_between
 from ..prediction.cdit import Context
 from ..prediction.flow import interpolate, velocity
 from ..world_model import WorldModel
+from .chance import Chance
 from .config import MemoryTraining, StageConfig
 from .histories import Histories, draw_histories
 
@@ -32,26 +30,8 @@ _SMALL = 0.1
 """Motions below this share of a step are no key pressed, in walks whose keys were not recorded."""
 
 
-@dataclass(frozen=True)
-class _Chance:
-    """Numbers that depend on (seed, step, sample, stream) alone."""
-
-    seeds: Tensor
-    counter: Tensor
-
-    def even(self, stream: int, *shape: int) -> Tensor:
-        return uniform(self.seeds, self.counter, shape, stream)
-
-    def share(self, stream: int, share: float) -> Tensor:
-        """(B,) bool, true for so many."""
-        return self.even(stream, 1)[:, 0] < share
-
-    def gauss(self, stream: int, *shape: int) -> Tensor:
-        return normal(self.seeds, self.counter, shape, stream)
-
-
 class DynamicsStage:
-    """Next-frame flow matching with noisy context (Diffusion Forcing levels) and memory, and the three heads.
+    """Next-frame flow matching with noisy context (Diffusion Forcing levels) and memory.
 
     Memory is retrieved in training exactly as in imagination: by the pose of the frame to predict, from all earlier
     frames of the episode.
@@ -81,19 +61,16 @@ class DynamicsStage:
         self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
         self._memory = memory
         self._turns = [world.config.with_overrides(packing=name) for name in packings]
-        self.module = nn.ModuleDict(
-            {"cdit": world.cdit, "pose_head": world.pose_head, "outcome_head": world.outcome_head}
-        )
+        self.module = world.cdit
 
     def loss(self, step: int) -> dict[str, Tensor]:
-        """Losses of one batch of frames, each with the K frames before it and what is remembered of earlier ones."""
+        """Loss of one batch of frames, each with the K frames before it and what is remembered of earlier ones."""
         world, cache, b = self._world, self._cache, self._config.batch_size
         if len(self._turns) > 1:
             world.use(self._turns[step % len(self._turns)])
         memory = self._learning()
         spec, device = world.actions, world.device
-        seeds = torch.full((b,), self._seed, dtype=torch.int64, device=device)
-        chance = _Chance(seeds, step * b + torch.arange(b, device=device))
+        chance = Chance.of(self._seed, step, b, device)
         turns = chance.share(10, memory.palindromes).cpu().numpy()
         way_back = chance.even(11, 1)[:, 0].double().cpu().numpy()
         walks = draw_histories(cache, world.config.context, step, b, self._seed, turns, way_back)
@@ -110,28 +87,13 @@ class DynamicsStage:
 
         moment = 1 - chance.even(6, 1).squeeze(1).sqrt()
         start = chance.gauss(7, *target.shape[1:])
-        context, last = self._context(walks, arrived, step, chance)
-        flow = world.cdit(interpolate(target, start, moment), moment, keys, magnitudes, context)
+        flow = world.cdit(
+            interpolate(target, start, moment), moment, keys, magnitudes, self._context(walks, arrived, step, chance)
+        )
+        return {"flow": (flow.float() - velocity(target, start)).square().mean()}
 
-        correction = world.pose_head(last, keys, world.magnitudes(asked))
-        smear = 0.2 * chance.even(8, 1, 1, 1)
-        imagined = torch.lerp(target, chance.gauss(9, *target.shape[1:]), smear)
-        predicted_reward, logit = world.outcome_head(last, imagined, magnitudes)
-        reward = torch.from_numpy(cache.rewards[aim]).to(device)
-        goes_on = torch.from_numpy(~cache.terminated[aim]).to(device, torch.float32)
-        real = recorded.to(torch.float32)
-        share = real / real.sum().clamp(min=1)
-        wrong = F.smooth_l1_loss(correction.float(), (motion - asked) / steps, beta=0.05, reduction="none").mean(1)
-        ends = F.binary_cross_entropy_with_logits(logit.float(), goes_on, reduction="none")
-        return {
-            "flow": (flow.float() - velocity(target, start)).square().mean(),
-            "pose": (wrong * share).sum(),
-            "reward": ((predicted_reward.float() - reward).square() * share).sum(),
-            "continue": (ends * share).sum(),
-        }
-
-    def _context(self, walks: Histories, arrived: Tensor, step: int, chance: _Chance) -> tuple[Context, Tensor]:
-        """What the target is predicted from, and the newest frame (B, C, h, w) as the heads see it."""
+    def _context(self, walks: Histories, arrived: Tensor, step: int, chance: Chance) -> Context:
+        """What the target is predicted from."""
         world, memory, k = self._world, self._learning(), self._world.config.context
         device = arrived.device
         target = torch.from_numpy(walks.target).to(device)
@@ -142,7 +104,6 @@ class DynamicsStage:
         level = CONTEXT_NOISE * chance.even(1, time.shape[1]) * (chance.even(2, 1) < 0.5)
         latents = torch.lerp(clean, chance.gauss(3, *clean.shape[1:]), level[..., None, None, None])
         newest = torch.arange(len(time), device=device), (time == -1).to(torch.int64).argmax(1)
-        last = latents[newest]
         some = (chance.even(5, 1) * k).long() + 1
         seen = torch.where(chance.share(4, SHORT_CONTEXT)[:, None], some, torch.full_like(some, time.shape[1]))
         # Where the recent frames are hidden, something must be there to remember.
@@ -153,7 +114,7 @@ class DynamicsStage:
         valid = exist & ((time >= -seen) | hidden[:, None])
         if world.config.cdit.compressed:
             parts = compressed_parts(world.cdit.read, latents, level, poses, time, valid, k, world.cdit.tokens)
-            return world.cdit.place(parts, latents[newest], arrived), last
+            return world.cdit.place(parts, latents[newest], arrived)
         if world.config.remembers:
             found, places, ages, there = self._recall(walks, arrived, step, chance)
             there = there & (hidden | ~chance.share(14, memory.dropout))[:, None]
@@ -165,9 +126,9 @@ class DynamicsStage:
         others = []
         if world.cdit.recurrence is not None:
             others = [world.cdit.recollect(self._recur(walks, hidden, chance), self._poses(walks.at(1)))]
-        return world.cdit.context(latents, level, time, poses, valid, arrived, others), last
+        return world.cdit.context(latents, level, time, poses, valid, arrived, others)
 
-    def _recur(self, walks: Histories, hidden: Tensor, chance: _Chance) -> Tensor:
+    def _recur(self, walks: Histories, hidden: Tensor, chance: Chance) -> Tensor:
         """Hidden state (B, width, h, w) of the recurrent memory after the latest frames before the target."""
         world, recurrence = self._world, self._world.cdit.recurrence
         assert recurrence is not None
@@ -209,7 +170,7 @@ class DynamicsStage:
         done = min(1.0, step / max(1.0, self._memory.full_reach * self._config.steps))
         return round(self._memory.first_reach + done * (longest - self._memory.first_reach))
 
-    def _recall(self, walks: Histories, arrived: Tensor, step: int, chance: _Chance) -> tuple[Tensor, ...]:
+    def _recall(self, walks: Histories, arrived: Tensor, step: int, chance: Chance) -> tuple[Tensor, ...]:
         """What is remembered: latents (B, R, C, h, w), poses (B, R, 5), ages (B, R), which exist (B, R)."""
         world, memory = self._world, self._memory
         spec, b = world.actions, len(arrived)

@@ -25,9 +25,10 @@ from ..pretrained import world_directory
 from ..storage import read_world, save_world
 from ..world_model import WorldModel
 from .autoencoder import AutoencoderStage, encode_cache, mean_frame, normalise_latents
-from .config import TrainConfig
+from .config import StageConfig, TrainConfig
 from .dynamics import DynamicsStage
-from .fit import Progress, fit
+from .fit import Progress, Stage, fit
+from .heads import HeadsStage
 from .validation import Recollection, Validation, validate
 
 
@@ -128,6 +129,7 @@ class _Run:
         # What is validated and kept: the moving average of the parameters.
         self.kept = WorldModel(shape).to(device).eval().requires_grad_(False)
         self.scores: Validation | None = None
+        self.done = 0
 
     def run(self) -> Path | None:
         config, out, world = self.config, self.config.out, self.world
@@ -139,24 +141,19 @@ class _Run:
             self.kept.autoencoder.load_state_dict(world.autoencoder.state_dict())
             self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
-            second = DynamicsStage(
-                world, self.cache, latents, config.dynamics, config.memory, config.seed, config.packing
-            )
+            heads = self._fit(HeadsStage(world, self.cache, latents, config.heads, config.seed), config.heads)
+            if heads is None:
+                return None
+            self._keep(heads)
             self.recall: Recollection | None = None
             if self.validation is not None and world.config.remembers:
                 held_out = encode_cache(world.autoencoder, self.validation, out / "validation-latents.npy")
                 self.recall = Recollection(self.kept, self.validation, held_out)
-            average, finished = fit(
-                second,
-                config.dynamics,
-                out / "dynamics.safetensors",
-                self.fingerprint,
-                precision=config.precision,
-                checkpoint_every=config.checkpoint_every,
-                stop_at=None if config.stop_after is None else config.stop_after - self.perceived,
-                after_step=self._after_dynamics_step,
+            last = DynamicsStage(
+                world, self.cache, latents, config.dynamics, config.memory, config.seed, config.packing
             )
-            if not finished:
+            average = self._fit(last, config.dynamics, self._after_dynamics_step)
+            if average is None:
                 return None
             self.scores = self._validate(average, config.dynamics.steps)
         save_world(self.kept, out / "world", self._about(time.monotonic() - started))
@@ -165,26 +162,35 @@ class _Run:
     def _perceive(self) -> bool:
         """The autoencoder: trained, or the base world's; and what else of that world fits. Whether it is finished."""
         config, world = self.config, self.world
-        self.perceived = config.autoencoder.steps if self.base is None else 0
         if self.base is not None:
             begin_from(world, self.base)
-            world.autoencoder.eval().requires_grad_(False)
-            return True
+        else:
+            stage = AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed)
+            average = self._fit(stage, config.autoencoder)
+            if average is None:
+                return False
+            world.autoencoder.load_state_dict(average, strict=False)
+            normalise_latents(world.autoencoder, self.cache, config.seed)
+        world.autoencoder.eval().requires_grad_(False)
+        return True
+
+    def _fit(
+        self, stage: Stage, how: StageConfig, after_step: Callable[[Progress], None] | None = None
+    ) -> dict[str, Tensor] | None:
+        """The moving average of a stage's parameters at its end, or None where the run stops before that."""
+        config = self.config
         average, finished = fit(
-            AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed),
-            config.autoencoder,
-            config.out / "autoencoder.safetensors",
+            stage,
+            how,
+            config.out / f"{stage.name}.safetensors",
             self.fingerprint,
             precision=config.precision,
             checkpoint_every=config.checkpoint_every,
-            stop_at=config.stop_after,
-            after_step=self._after_step,
+            stop_at=None if config.stop_after is None else config.stop_after - self.done,
+            after_step=after_step or self._after_step,
         )
-        world.autoencoder.load_state_dict(average, strict=False)
-        world.autoencoder.eval().requires_grad_(False)
-        if finished:
-            normalise_latents(world.autoencoder, self.cache, config.seed)
-        return finished
+        self.done += how.steps
+        return average if finished else None
 
     def _claim(self) -> None:
         path = self.config.out / "run.json"
@@ -206,11 +212,11 @@ class _Run:
         due = progress.step % self.config.validate_every == 0
         self._after_step(progress, self._validate(progress.average, progress.step) if due else None)
 
+    def _keep(self, average: dict[str, Tensor], prefix: str = "") -> None:
+        self.kept.load_state_dict({prefix + name: value for name, value in average.items()}, strict=False)
+
     def _validate(self, average: dict[str, Tensor], step: int) -> Validation | None:
-        modules = {"cdit": self.kept.cdit, "pose_head": self.kept.pose_head, "outcome_head": self.kept.outcome_head}
-        for name, module in modules.items():
-            prefix = f"{name}."
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in average.items() if k.startswith(prefix)})
+        self._keep(average, "cdit.")
         if self.validation is None:
             return None
         scores = validate(self.kept, self.validation)
