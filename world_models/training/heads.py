@@ -1,0 +1,74 @@
+"""Second stage: the heads, over latents that the autoencoder made: where an action leads, and what that is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...rollouts.cache import TrainingCache
+from ..actions import key_class
+from ..pose import motion_between
+from ..world_model import WorldModel
+from .chance import Chance
+from .config import StageConfig
+
+LAST_NOISE = 0.3
+NEXT_NOISE = 0.2
+
+
+class HeadsStage:
+    """The pose head learns recorded motions, the outcome head rewards and ends.
+
+    Both see latents with noise, since in imagination they see what the video model drew.
+
+    Args:
+        world: the model; its autoencoder and its video model are left alone.
+        cache: recorded experience.
+        latents: (N, C, h, w) float16 latents of the cache's frames.
+        config: batch size.
+        seed: of every random choice.
+    """
+
+    name = "heads"
+
+    def __init__(
+        self, world: WorldModel, cache: TrainingCache, latents: NDArray[np.float16], config: StageConfig, seed: int
+    ) -> None:
+        self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
+        self.module = nn.ModuleDict({"pose_head": world.pose_head, "outcome_head": world.outcome_head})
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        """Losses of one batch of recorded transitions."""
+        world, cache, b, device = self._world, self._cache, self._config.batch_size, self._world.device
+        spec, chance = world.actions, Chance.of(self._seed, step, b, device)
+        before = cache.window_indices(step, b, 2, self._seed)
+        aim = before + 1
+        # The first frame of an episode was led to by no motion.
+        began = np.isin(before, cache.episode_start)
+        poses = [self._poses(rows) for rows in (np.where(began, before, before - 1), before, aim)]
+        previous, motion = (motion_between(*pair).to(torch.float32) for pair in zip(poses, poses[1:], strict=False))
+        asked = spec.nominal_motion(torch.from_numpy(cache.actions[aim]).to(device))
+
+        last, target = self._read(before), self._read(aim)
+        noisy = LAST_NOISE * chance.even(1, 1, 1, 1) * (chance.even(2, 1, 1, 1) < 0.5)
+        last = torch.lerp(last, chance.gauss(3, *last.shape[1:]), noisy)
+        imagined = torch.lerp(target, chance.gauss(4, *target.shape[1:]), NEXT_NOISE * chance.even(5, 1, 1, 1))
+
+        made = world.predict_motion(last, previous, asked)
+        steps = motion.new_tensor([spec.step_length] * 3 + [spec.step_angle] * 2)
+        reward, logit = world.outcome_head(last, imagined, world.magnitudes(motion))
+        goes_on = torch.from_numpy(~cache.terminated[aim]).to(device, torch.float32)
+        return {
+            "pose": F.smooth_l1_loss(made.float() / steps, motion / steps, beta=0.05),
+            "reward": F.mse_loss(reward.float(), torch.from_numpy(cache.rewards[aim]).to(device)),
+            "continue": F.binary_cross_entropy_with_logits(logit.float(), goes_on),
+        }
+
+    def _poses(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._cache.poses[rows]).to(self._world.device)
+
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._latents[rows]).to(self._world.device, torch.float32)
