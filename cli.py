@@ -23,7 +23,15 @@ from rich.progress import (
 
 from .envs.collecting import CollectConfig
 from .errors import ConfigError, WorldloopError
-from .evaluation import CompareConfig, DemoConfig, ImagineConfig, PlanConfig, RetentionConfig, ReturnConfig
+from .evaluation import (
+    CompareConfig,
+    DemoConfig,
+    ImagineConfig,
+    PlanConfig,
+    RetentionConfig,
+    ReturnConfig,
+    SensitivityConfig,
+)
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,6 +39,24 @@ DESCRIPTION = "A learned video world that remembers: record, train, imagine, pla
 _SILENCE = 30.0
 _ERROR = Console(stderr=True, highlight=False, soft_wrap=True)
 _OUT = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _OneWorld:
+    world: str = "doom-rooms-tiny"
+    """A bundled world, or the directory of a trained one."""
+    device: Device = "auto"
+    """Where to compute."""
+
+
+@dataclass(frozen=True)
+class _Worlds:
+    worlds: tuple[str, ...] = ("doom-rooms-tiny",)
+    """Bundled worlds, or directories of trained ones; the others are compared with the first. Each may have a name
+    before it and changes behind it: "forgetful=runs/mine/world@none" retrieves nothing,
+    "whole=runs/mine/world@packing=raw" packs otherwise; "@positions=true" and "@retrieval=nearest" likewise."""
+    device: Device = "auto"
+    """Where to compute."""
 
 
 @dataclass(frozen=True)
@@ -44,69 +70,57 @@ class Train(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(_OneWorld):
     """Same real state, same actions: real and imagined side by side, on held-out maps."""
 
     out: Path = Path("runs/compare")
     """Directory for the report (JSON), the curves, the videos and the strips."""
-    world: str = "doom-rooms-tiny"
-    """A bundled world, or the directory of a trained one."""
-    device: Device = "auto"
-    """Where to compute."""
     settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
 
 
 @dataclass(frozen=True)
-class Imagine:
+class Imagine(_OneWorld):
     """Film one imagined episode, from a recorded start: actions you name, or random ones."""
 
     out: Path = Path("runs/imagine")
     """Directory for the video and the numbers (JSON)."""
-    world: str = "doom-rooms-tiny"
-    """A bundled world, or the directory of a trained one."""
-    device: Device = "auto"
-    """Where to compute."""
     settings: Annotated[ImagineConfig, tyro.conf.arg(name="")] = field(default_factory=ImagineConfig)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(_OneWorld):
     """Plan in imagination, act in the real world: MPC towards goals on held-out maps, against random actions."""
 
     out: Path = Path("runs/plan")
     """Directory for the report (JSON), the videos and the maps."""
-    world: str = "doom-rooms-tiny"
-    """A bundled world, or the directory of a trained one."""
-    device: Device = "auto"
-    """Where to compute."""
     settings: Annotated[PlanConfig, tyro.conf.arg(name="")] = field(default_factory=PlanConfig)
 
 
 @dataclass(frozen=True)
-class Return:
+class Return(_Worlds):
     """Leave a place and come back another way or the same: is the imagined place the one that was left?"""
 
     out: Path = Path("runs/return")
     """Directory for the report (JSON), the figures, the videos and the maps."""
-    worlds: tuple[str, ...] = ("doom-rooms-tiny",)
-    """Bundled worlds, or directories of trained ones; the others are compared with the first. Each may have a name
-    before it and a retrieval strategy behind it: "forgetful=runs/mine/world@none"."""
-    device: Device = "auto"
-    """Where to compute."""
     settings: Annotated[ReturnConfig, tyro.conf.arg(name="")] = field(default_factory=ReturnConfig)
 
 
 @dataclass(frozen=True)
-class Retention:
+class Retention(_Worlds):
     """Leave a place for longer and longer: how well is it still known?"""
 
     out: Path = Path("runs/retention")
     """Directory for the report (JSON) and the figure."""
-    worlds: tuple[str, ...] = ("doom-rooms-tiny",)
-    """As for the return test."""
-    device: Device = "auto"
-    """Where to compute."""
     settings: Annotated[RetentionConfig, tyro.conf.arg(name="")] = field(default_factory=RetentionConfig)
+
+
+@dataclass(frozen=True)
+class Sensitivity(_OneWorld):
+    """Tell a world noisy poses, or make its retrieval look wider and narrower: how much worse does it know a place?"""
+
+    out: Path = Path("runs/sensitivity")
+    """Directory for the report (JSON) and the figure."""
+    settings: Annotated[SensitivityConfig, tyro.conf.arg(name="")] = field(default_factory=SensitivityConfig)
 
 
 @dataclass(frozen=True)
@@ -114,20 +128,18 @@ class Evaluate:
     """Measure on held-out maps what a world remembers."""
 
     test: (
-        Annotated[Return, tyro.conf.subcommand("return")] | Annotated[Retention, tyro.conf.subcommand("retention")]
+        Annotated[Return, tyro.conf.subcommand("return")]
+        | Annotated[Retention, tyro.conf.subcommand("retention")]
+        | Annotated[Sensitivity, tyro.conf.subcommand("sensitivity")]
     )
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(_OneWorld):
     """See it work: a comparison, planning in the real world, and one page with the pictures and figures."""
 
     out: Path = Path("demo")
     """Directory for the page and what it shows."""
-    world: str = "doom-rooms-tiny"
-    """A bundled world, or the directory of a trained one."""
-    device: Device = "auto"
-    """Where to compute."""
     seed: int = 0
     """Of maps, goals and imagination."""
 
@@ -186,7 +198,7 @@ class _Bars:
             _ERROR.print(f"{stage}: {done}/{total} after {now - self._begun[stage]:.0f} s {note}".rstrip())
 
 
-def _load(verb: Compare | Imagine | Plan | Demo) -> Any:
+def _load(verb: _OneWorld) -> Any:
     from .world_models.pretrained import load_world
     from .world_models.training.train import pick_device
 
@@ -237,16 +249,21 @@ def _compare(verb: Compare) -> None:
 
 
 def _evaluate(verb: Evaluate) -> None:
-    from .evaluation import retention, return_test
+    from .evaluation import retention, return_test, sensitivity
 
     test = verb.test
-    worlds = _named_worlds(test.worlds, test.device)
-    with _Bars() as bars:
-        report: Any
-        if isinstance(test, Return):
-            report = return_test(worlds, test.settings, test.out, progress=bars)
-        else:
-            report = retention(worlds, test.settings, test.out, progress=bars)
+    report: Any
+    if isinstance(test, Sensitivity):
+        world = _load(test)
+        with _Bars() as bars:
+            report = sensitivity(world, test.settings, test.out, progress=bars)
+    else:
+        worlds = _named_worlds(test.worlds, test.device)
+        with _Bars() as bars:
+            if isinstance(test, Return):
+                report = return_test(worlds, test.settings, test.out, progress=bars)
+            else:
+                report = retention(worlds, test.settings, test.out, progress=bars)
     _OUT.print(str(report), markup=False)
     _OUT.print(f"Pictures and the whole report: {test.out}")
 
@@ -257,10 +274,14 @@ def _named_worlds(entries: tuple[str, ...], device: Device) -> dict[str, Any]:
 
     worlds = {}
     for entry in entries:
-        rest, _, retrieval = entry.partition("@")
+        rest, *changes = entry.split("@")
         name, named, world = rest.partition("=")
+        # A change without a name is a retrieval strategy.
+        overrides = dict(c.split("=", 1) if "=" in c.partition(":")[0] else ("retrieval", c) for c in changes)
+        if unknown := sorted(set(overrides) - {"packing", "positions", "retrieval"}):
+            raise ConfigError(f"Behind a world stand packing=, positions= or a retrieval strategy, not {unknown[0]!r}.")
         worlds[name if named else Path(rest).name] = load_world(
-            world if named else rest, pick_device(device), **({"retrieval": retrieval} if retrieval else {})
+            world if named else rest, pick_device(device), **overrides
         )
     if len(worlds) < len(entries):
         raise ConfigError(f"The worlds need different names, got {', '.join(entries)}.")

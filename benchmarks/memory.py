@@ -39,7 +39,9 @@ from ..world_models.memory.packing import PACKINGS, packing_named
 from ..world_models.memory.pose_index import PoseIndex, retrieve_indexed
 from ..world_models.memory.recall import recall
 from ..world_models.memory.retrieval import Query, Remembered, Retrieved, WorldPack, retrieve
-from ..world_models.prediction.cdit import CDiT, CDiTConfig, Context
+from ..world_models.prediction.cdit import CDiT
+from ..world_models.prediction.config import CDiTConfig
+from ..world_models.prediction.context import Context
 from ..world_models.prediction.flow import integrate
 from ..world_models.pretrained import load_world
 from ..world_models.world_model import WorldModel

@@ -12,6 +12,7 @@ from .retention import retention
 from .retention_report import RetentionConfig, RetentionReport
 from .return_report import ReturnConfig, ReturnReport
 from .return_test import return_test
+from .sensitivity import SensitivityConfig, SensitivityReport, sensitivity
 
 __all__ = [
     "CompareConfig",
@@ -25,10 +26,13 @@ __all__ = [
     "RetentionReport",
     "ReturnConfig",
     "ReturnReport",
+    "SensitivityConfig",
+    "SensitivityReport",
     "compare",
     "imagine_episode",
     "retention",
     "return_test",
     "run_control",
     "run_demo",
+    "sensitivity",
 ]

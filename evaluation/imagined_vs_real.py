@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..envs.explorers import Explorer, WaypointExplorer
 from ..files import write_json
-from ..rollouts.splits import seed_range
 from ..world_models.state import WorldState
 from ..world_models.world import World
 from .clips import Clips, record_clips
 from .comparison import CompareConfig, CompareReport, Imagined, score
 from .comparison_pictures import draw
 from .progress import Progress, silent
-from .real import check_fits, doom_rooms
+from .real import MakeEnv, held_out
 
 
 def compare(
@@ -30,7 +25,7 @@ def compare(
     config: CompareConfig,
     out: Path,
     *,
-    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
+    make_env: MakeEnv | None = None,
     explorer: Explorer | None = None,
     progress: Progress = silent,
 ) -> CompareReport:
@@ -50,13 +45,11 @@ def compare(
     Raises:
         ConfigError: an environment that does not fit the world, or whose episodes are too short.
     """
-    maps = np.random.default_rng(config.seed).choice(seed_range(config.split), config.maps, replace=False)
-    with closing(make_env() if make_env else doom_rooms(world, config.split)) as env:
-        check_fits(world, env)
+    with held_out([world], config.split, config.maps, config.seed, make_env) as (env, maps):
         clips = record_clips(
             env,
             explorer or WaypointExplorer(),
-            np.tile(maps, config.clips_per_map).tolist(),
+            maps * config.clips_per_map,
             config.context + config.horizon,
             config.seed,
             progress,

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from ..errors import ConfigError
-from ..rollouts.splits import Split
+from ..rollouts.splits import Split, seed_range
 from ..world_models.world import World
 
+MakeEnv = Callable[[], gym.Env[Any, Any]]
+"""Makes the real environment."""
+
 _ENDLESS = 1_000_000
+
+
+@contextmanager
+def held_out(
+    worlds: Iterable[World], split: Split, maps: int, seed: int, make_env: MakeEnv | None = None
+) -> Iterator[tuple[gym.Env[Any, Any], list[int]]]:
+    """The real environment, closed afterwards, and the seeds of so many different maps of ``split``.
+
+    Args:
+        worlds: what will be compared with it, all of which it must fit.
+        split: of the maps.
+        maps: how many.
+        seed: of their choice.
+        make_env: makes the environment; default DoomRooms, task explore, at the first world's frame size.
+
+    Raises:
+        ConfigError: see `check_fits`.
+    """
+    worlds = list(worlds)
+    chosen = np.random.default_rng(seed).choice(seed_range(split), maps, replace=False)
+    with closing(make_env() if make_env else doom_rooms(worlds[0], split)) as env:
+        for world in worlds:
+            check_fits(world, env)
+        yield env, chosen.tolist()
 
 
 def doom_rooms(world: World, split: Split) -> gym.Env[Any, Any]:

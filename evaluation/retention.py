@@ -8,8 +8,7 @@ Some of it was seen again while arriving: what was not is reported on its own, f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,6 @@ from ..envs.explorers import ROOMS_PER_BLOCK, LoopWalker, layout_of
 from ..envs.steering import WALKING, Gait, Point
 from ..errors import ConfigError
 from ..files import write_json
-from ..rollouts.splits import seed_range
 from ..world_models.actions import ActionSpec
 from ..world_models.pose import pose_distance
 from ..world_models.world import World
@@ -33,7 +31,7 @@ from .media import Frames
 from .metrics import bootstrap
 from .perceptual import Measure, load_measures
 from .progress import Progress, silent
-from .real import check_fits, doom_rooms
+from .real import MakeEnv, held_out
 from .report import provenance
 from .retention_report import Arrival, AwayCell, Retained, RetentionConfig, RetentionReport, retention_figure
 from .return_paths import Returning, ReturnPath, follow
@@ -90,7 +88,7 @@ def retention(
     config: RetentionConfig,
     out: Path,
     *,
-    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
+    make_env: MakeEnv | None = None,
     progress: Progress = silent,
 ) -> RetentionReport:
     """Take ``worlds`` along the same real paths; write ``retention.json`` and ``retention.png`` into ``out``.
@@ -111,13 +109,10 @@ def retention(
     if not worlds or set(worlds) & set(BASELINES):
         raise ConfigError(f"Retention needs worlds, named otherwise than its baselines; got {list(worlds)}.")
     first = next(iter(worlds.values()))
-    maps = np.random.default_rng(config.seed).choice(seed_range(config.split), config.maps, replace=False)
     measures, unavailable = load_measures(first.device)
-    asked = [(away, int(map_seed)) for away in config.away for map_seed in maps]
     judged: dict[int, list[_Judged]] = {away: [] for away in config.away}
-    with closing(make_env() if make_env else doom_rooms(first, config.split)) as env:
-        for world in worlds.values():
-            check_fits(world, env)
+    with held_out(worlds.values(), config.split, config.maps, config.seed, make_env) as (env, maps):
+        asked = [(away, map_seed) for away in config.away for map_seed in maps]
         for index, (away, map_seed) in enumerate(asked):
             path = record_retention_path(env, away, map_seed, config.arrival, seed=config.seed, index=index)
             if path is not None:

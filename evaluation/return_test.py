@@ -7,20 +7,16 @@ every imagined frame is compared with the true one. Plain copying cannot do it, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files import write_json
-from ..rollouts.splits import seed_range
 from ..world_models.pose import pose_distance
 from ..world_models.state import WorldState
 from ..world_models.world import World
@@ -28,7 +24,7 @@ from .media import Frames
 from .metrics import Curve, FloatArray, Interval, bootstrap, bootstrap_curve
 from .perceptual import Measure, load_measures
 from .progress import Progress, silent
-from .real import check_fits, doom_rooms
+from .real import MakeEnv, held_out
 from .report import provenance
 from .return_paths import ReturnPath, record_paths
 from .return_pictures import Shown, draw
@@ -52,7 +48,7 @@ def return_test(
     config: ReturnConfig,
     out: Path,
     *,
-    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
+    make_env: MakeEnv | None = None,
     progress: Progress = silent,
 ) -> ReturnReport:
     """Send ``worlds`` along the same real paths; write ``return.json``, figures and clips into ``out``.
@@ -70,11 +66,8 @@ def return_test(
     if not worlds or set(worlds) & set(BASELINES):
         raise ConfigError(f"The return test needs worlds, named otherwise than its baselines; got {list(worlds)}.")
     first = next(iter(worlds.values()))
-    maps = np.random.default_rng(config.seed).choice(seed_range(config.split), config.maps, replace=False)
-    with closing(make_env() if make_env else doom_rooms(first, config.split)) as env:
-        for world in worlds.values():
-            check_fits(world, env)
-        recorded = record_paths(env, maps.tolist(), config.types, config.radii, config.seed, progress)
+    with held_out(worlds.values(), config.split, config.maps, config.seed, make_env) as (env, maps):
+        recorded = record_paths(env, maps, config.types, config.radii, config.seed, progress)
     paths = recorded.paths
     if not paths:
         raise ConfigError(f"None of the {len(recorded.dropped)} walks came back; use other maps or another seed.")

@@ -157,6 +157,9 @@ def test_measuring_prints_figures_with_intervals(run: Run, world: Path, tmp_path
     assert status == 0 and (tmp_path / "return" / "return.json").exists(), told
     assert_refused(run("evaluate", "return", "--worlds", world, world), "need different names")
     assert_refused(run("evaluate", "return", "--worlds", f"a={world}@magic"), "Unknown retrieval 'magic'")
+    assert_refused(run("evaluate", "return", "--worlds", f"a={world}@packing=magic"), "Unknown packing 'magic'")
+    assert_refused(run("evaluate", "return", "--worlds", f"a={world}@capacity=3"), "not 'capacity'")
+    assert_refused(run("evaluate", "sensitivity", "--world", world), "this one does not")
     assert_refused(run("evaluate", "retention", "--worlds", world, "--away", 0), "away")
 
 

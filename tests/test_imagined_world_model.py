@@ -17,7 +17,7 @@ from worldloop.errors import ConfigError, WorldFormatError
 from worldloop.planning import CEM, MPC, GoalFrame
 from worldloop.world_models.config import WorldConfig
 from worldloop.world_models.perception.autoencoder import AutoencoderConfig
-from worldloop.world_models.prediction.cdit import CDiTConfig
+from worldloop.world_models.prediction.config import CDiTConfig
 from worldloop.world_models.storage import save_world
 from worldloop.world_models.world_model import WorldModel
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from worldloop.world_models.memory.kv_cache import KeyValueCache, compressed_parts, ring_times, slot_pools
 from worldloop.world_models.memory.packing import RELIC_SCHEDULE
-from worldloop.world_models.prediction.cdit import CDiT, CDiTConfig
+from worldloop.world_models.prediction.cdit import CDiT
+from worldloop.world_models.prediction.config import CDiTConfig
 from worldloop.world_models.prediction.placement import CAMERAS
 
 WINDOW, SIZE, GRID = 3, 18, (3, 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import preset
 from worldloop.world_models.memory.packing import packing_named
 from worldloop.world_models.memory.recurrent import ConvLSTM
+from worldloop.world_models.training.chance import Chance
 from worldloop.world_models.training.config import MemoryTraining, StageConfig
 from worldloop.world_models.training.dynamics import DynamicsStage
 from worldloop.world_models.training.histories import draw_histories
@@ -87,22 +89,30 @@ def test_shares_are_shares() -> None:
         MemoryTraining(first_reach=0)
 
 
-@pytest.mark.parametrize("kind", ["none", "bank", "cache", "recurrent"])
-def test_every_memory_trains_and_imagines(kind: str, cache: TrainingCache) -> None:
-    """Gradients reach all that the memory is made of, and an imagined step depends on what was seen long ago."""
+KINDS: dict[str, dict[str, Any]] = {
+    "none": {"context": (1, 1)},
+    "bank": {"context": (1, 1), "retrieved": (1, 2), "camera": "rays"},
+    "cache": {"context": (1, 1), "compressed": 18, "camera": "rays"},
+    "recurrent": {"context": (1, 1), "recurrent": 8},
+}
+
+
+def world_of(kind: str, cache: TrainingCache) -> WorldModel:
+    """With every zero-initialised parameter set to something."""
     torch.manual_seed(0)
     small = preset("tiny", cache.action_spec, (16, 16))
-    kinds = {
-        "none": {"context": (1, 1)},
-        "bank": {"context": (1, 1), "retrieved": (1, 2), "camera": "rays"},
-        "cache": {"context": (1, 1), "compressed": 18, "camera": "rays"},
-        "recurrent": {"context": (1, 1), "recurrent": 8},
-    }
-    cdit = replace(small.cdit, depth=2, **kinds[kind])  # type: ignore[arg-type]
-    world = WorldModel(replace(small, cdit=cdit))
+    changes = KINDS["bank"] | {"memory_attention": "own"} if kind == "own" else KINDS[kind]
+    world = WorldModel(replace(small, cdit=replace(small.cdit, depth=2, **changes)))
     for parameter in world.parameters():
         if not bool(parameter.any()):
             torch.nn.init.normal_(parameter, std=0.05)
+    return world
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_memory_trains_and_imagines(kind: str, cache: TrainingCache) -> None:
+    """Gradients reach all that the memory is made of, and an imagined step depends on what was seen long ago."""
+    world = world_of(kind, cache)
     latents = np.random.default_rng(0).normal(size=(sum(LENGTHS), *world.config.latent_shape)).astype(np.float16)
     stage = DynamicsStage(world, cache, latents, StageConfig(steps=10, batch_size=16), MemoryTraining(), 0)
     torch.stack(list(stage.loss(3).values())).sum().backward()
@@ -129,6 +139,32 @@ def test_every_memory_trains_and_imagines(kind: str, cache: TrainingCache) -> No
     restored = type(state).restore(state.snapshot())
     _, after = world.imagine(restored[[1]], [0])
     torch.testing.assert_close(after.latents, step.latents[1:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "own"])
+def test_no_frame_from_the_target_on_reaches_its_context(kind: str, cache: TrainingCache) -> None:
+    """Poison: whatever is read of the target's time or later makes the context NaN, and nothing does."""
+    world = world_of(kind, cache)
+    shape = (sum(LENGTHS), *world.config.latent_shape)
+    latents = np.random.default_rng(0).normal(size=shape).astype(np.float16)
+    memory = MemoryTraining(palindromes=0, first_reach=100)
+    for step in range(30):
+        stage = DynamicsStage(world, cache, latents.copy(), StageConfig(steps=10, batch_size=1), memory, 0)
+        none = np.zeros(1, bool)
+        walks = draw_histories(cache, world.config.context, step, 1, 0, none, np.zeros(1))
+        aim = int(walks.at(0)[0])
+        arrived = torch.from_numpy(cache.poses[[aim]])
+        chance = Chance.of(0, step, 1, world.device)
+        clean = stage._context(walks, arrived, step, chance)
+        stage._latents[aim:] = np.nan
+        poisoned = stage._context(walks, arrived, step, chance)
+        for name in ("keys", "values", "memory_keys", "memory_values"):
+            for a, b in zip(getattr(clean, name), getattr(poisoned, name), strict=True):
+                assert torch.equal(a, b), (name, step)
+        assert torch.equal(clean.mask, poisoned.mask) and torch.equal(clean.last, poisoned.last)
+        # The poison works: one frame earlier it is seen.
+        stage._latents[aim - 1] = np.nan
+        assert not bool(stage._context(walks, arrived, step, chance).last.isfinite().all())
 
 
 def test_a_sequence_through_the_convlstm_is_the_equations_of_its_paper() -> None:

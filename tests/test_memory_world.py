@@ -16,7 +16,8 @@ from worldloop.world_models.memory import recall as recall_module
 from worldloop.world_models.memory.bank import Arena
 from worldloop.world_models.memory.recall import recall
 from worldloop.world_models.memory.retrieval import Query, Remembered, WorldPack, retrieve
-from worldloop.world_models.prediction.cdit import CDiT, CDiTConfig
+from worldloop.world_models.prediction.cdit import CDiT
+from worldloop.world_models.prediction.config import CDiTConfig
 from worldloop.world_models.prediction.placement import CAMERAS
 from worldloop.world_models.state import WorldState
 from worldloop.world_models.world_model import WorldModel
@@ -159,10 +160,43 @@ def test_states_of_worlds_that_remember_otherwise_are_refused(world: WorldModel)
         carrying.imagine(plain.start(1), [0])
     with pytest.raises(ValueError, match="make no batch"):
         WorldState.cat([plain.start(1), carrying.start(1)])
+    with pytest.raises(ValueError, match="make no batch"):
+        WorldState.cat([plain.start(1), WorldModel(preset("tiny", SPEC)).start(1)])
+
+
+def test_states_of_a_world_that_sees_otherwise_are_refused_even_from_disk(world: WorldModel) -> None:
     state = walked(world, 1, 6)
-    bad = np.full((1, 1, 5), np.nan)
-    with pytest.raises(ValueError, match="must be finite"):
-        world.observe(state, np.zeros((1, 1, 48, 64, 3), np.uint8), [[0]], bad)
+    other = WorldModel(world.config).eval()
+    with pytest.raises(ValueError, match="another autoencoder"):
+        other.imagine(WorldState.restore(state.snapshot()), [0])
+    other.autoencoder.load_state_dict(world.autoencoder.state_dict())
+    alike = WorldModel(world.config).eval()
+    alike.load_state_dict(world.state_dict())
+    _, here = world.imagine(state, [0])
+    _, there = alike.imagine(WorldState.restore(state.snapshot()), [0])
+    assert bool((here.latents == there.latents).all())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_pose_that_is_no_number_is_refused_and_changes_nothing(world: WorldModel, bad: float) -> None:
+    for model in (world, WorldModel(preset("tiny", SPEC)).eval()):
+        state = walked(model, 1, 6)
+        before = state.snapshot()
+        with pytest.raises(ValueError, match="must be finite"):
+            model.observe(state, np.zeros((1, 1, 48, 64, 3), np.uint8), [[0]], np.full((1, 1, 5), bad))
+        with pytest.raises(ValueError, match="must be finite"):
+            model.imagine(state, [0], np.array([[0, bad, 0, 0, 0]]))
+        assert state.snapshot() == before
+
+
+def test_more_retrieved_frames_than_exist_are_padded_and_masked(world: WorldModel) -> None:
+    assert world.config.cdit.retrieved == (1, 2)
+    state = walked(world, 1, 5)  # four of them are recent, so that one is left to retrieve
+    _, step = world.imagine(state, [0])
+    fewer = WorldModel(world.config.with_overrides(retrieved=(1,))).eval()
+    fewer.load_state_dict(world.state_dict())
+    _, same = fewer.imagine(state, [0])
+    torch.testing.assert_close(step.latents, same.latents, atol=1e-5, rtol=1e-5)
 
 
 def test_recall_by_tree_is_recall_by_scoring_everything(monkeypatch: pytest.MonkeyPatch) -> None:

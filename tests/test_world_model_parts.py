@@ -11,7 +11,8 @@ import torch
 from worldloop.world_models.actions import key_class, motion_from_magnitudes, motion_magnitudes
 from worldloop.world_models.noise import normal, uniform
 from worldloop.world_models.pose import forward_vector, motion_between, move
-from worldloop.world_models.prediction.cdit import CDiT, CDiTConfig
+from worldloop.world_models.prediction.cdit import CDiT
+from worldloop.world_models.prediction.config import CDiTConfig
 from worldloop.world_models.prediction.flow import clean_from, integrate, interpolate, velocity
 from worldloop.world_models.prediction.rotary import (
     frequencies,

@@ -12,7 +12,7 @@ from .memory.bank import WhenFull
 from .memory.packing import packing_named
 from .memory.retrieval import Strategy, strategy_named
 from .perception.autoencoder import AutoencoderConfig, latent_grid
-from .prediction.cdit import CDiTConfig
+from .prediction.config import CDiTConfig
 
 Preset = Literal["tiny", "small", "base", "large", "xl"]
 

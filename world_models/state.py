@@ -32,6 +32,7 @@ class WorldState:
         valid: (B, K) bool, which of the K slots hold a frame.
         memory: everything seen or imagined so far, where the world has a long-term memory.
         carried: (B, ...) each, what else the world carries from step to step, by name.
+        origin: digest of the autoencoder that made the latents; to a world with another one they mean nothing.
     """
 
     seeds: Tensor
@@ -43,6 +44,7 @@ class WorldState:
     valid: Tensor
     memory: Memory | None = None
     carried: Mapping[str, Tensor] = field(default_factory=dict)
+    origin: str = ""
 
     @property
     def batch_size(self) -> int:
@@ -62,6 +64,7 @@ class WorldState:
         latent_shape: tuple[int, int, int],
         device: torch.device | str = "cpu",
         arena: Arena | None = None,
+        origin: str = "",
     ) -> WorldState:
         """Worlds that have seen nothing, with room for ``context`` recent frames of ``latent_shape`` (C, h, w).
 
@@ -77,6 +80,7 @@ class WorldState:
             motions=torch.zeros(b, context, 5, device=device),
             valid=torch.zeros(b, context, dtype=torch.bool, device=device),
             memory=None if arena is None else arena.empty(b),
+            origin=origin,
         )
 
     def append(self, latents: Tensor, pose: Tensor, motion: Tensor) -> WorldState:
@@ -127,7 +131,7 @@ class WorldState:
         memory = None
         if self.memory is not None and other.memory is not None:
             memory = self.memory.where(mask, other.memory)
-        return _state(chosen, memory)
+        return _state(chosen, memory, self.origin)
 
     @classmethod
     def cat(cls, states: list[WorldState]) -> WorldState:
@@ -138,8 +142,10 @@ class WorldState:
         memories = [s.memory for s in states if s.memory is not None]
         if (memories and len(memories) < len(states)) or any(p.keys() != parts[0].keys() for p in parts):
             raise ValueError("States of worlds that remember in different ways make no batch.")
+        if len({s.origin for s in states}) > 1:
+            raise ValueError("States of worlds with different autoencoders make no batch.")
         joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
-        return _state(joined, Memory.cat(memories) if memories else None)
+        return _state(joined, Memory.cat(memories) if memories else None, states[0].origin)
 
     def to(self, device: torch.device | str) -> WorldState:
         """The same worlds on another device."""
@@ -147,7 +153,7 @@ class WorldState:
 
     def snapshot(self) -> bytes:
         """The state as bytes (safetensors), bit-exact, memory included, readable in any process by `restore`."""
-        tensors, about = _tensors(self), {"format": _FORMAT}
+        tensors, about = _tensors(self), {"format": _FORMAT, "origin": self.origin}
         if self.memory is not None:
             arena = self.memory.arena
             tensors |= {f"memory.{k}": t for k, t in self.memory.to_tensors().items()}
@@ -176,15 +182,15 @@ class WorldState:
         memory = _memory(remembered, json.loads(about["memory"]), device) if remembered else None
         if memory is not None and memory.batch_size != len(tensors["seeds"]):
             raise WorldFormatError("This snapshot's memory is of another number of worlds.")
-        return _state({k: t.to(device) for k, t in tensors.items()}, memory)
+        return _state({k: t.to(device) for k, t in tensors.items()}, memory, about.get("origin", ""))
 
     def _map(self, tensor: Callable[[Tensor], Tensor], memory: Callable[[Memory], Memory]) -> WorldState:
         mapped = {k: tensor(t) for k, t in _tensors(self).items()}
-        return _state(mapped, None if self.memory is None else memory(self.memory))
+        return _state(mapped, None if self.memory is None else memory(self.memory), self.origin)
 
 
 _CARRIED = "carried."
-_TENSORS = tuple(f.name for f in fields(WorldState) if f.name not in ("memory", "carried"))
+_TENSORS = tuple(f.name for f in fields(WorldState) if f.name not in ("memory", "carried", "origin"))
 
 
 def _tensors(state: WorldState) -> dict[str, Tensor]:
@@ -192,10 +198,10 @@ def _tensors(state: WorldState) -> dict[str, Tensor]:
     return own | {_CARRIED + name: tensor for name, tensor in state.carried.items()}
 
 
-def _state(tensors: dict[str, Tensor], memory: Memory | None) -> WorldState:
+def _state(tensors: dict[str, Tensor], memory: Memory | None, origin: str) -> WorldState:
     own = {name: tensors[name] for name in _TENSORS}
     carried = {k.removeprefix(_CARRIED): t for k, t in tensors.items() if k.startswith(_CARRIED)}
-    return WorldState(**own, memory=memory, carried=carried)
+    return WorldState(**own, memory=memory, carried=carried, origin=origin)
 
 
 def _memory(tensors: dict[str, Tensor], kind: dict[str, Any], device: torch.device | str) -> Memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from .memory.retrieval import Query
 from .noise import normal
 from .perception.autoencoder import Autoencoder, latent_grid, to_frames, to_pictures
 from .pose import POSE_DIM, motion_between, move
-from .prediction.cdit import CDiT, Context
+from .prediction.cdit import CDiT
+from .prediction.context import Context
 from .prediction.flow import integrate
 from .prediction.heads import OutcomeHead, PoseHead
 from .state import WorldState
@@ -28,6 +30,11 @@ from .world import ImaginedStep
 SCALE = 8.0
 """Steps that make one unit of length inside the video model."""
 _ENCODED_AT_ONCE = 256
+
+
+def _check_finite(poses: Tensor) -> None:
+    if not bool(torch.isfinite(poses).all()):
+        raise ValueError("A pose must be finite numbers; got NaN or infinity.")
 
 
 class WorldModel(nn.Module):
@@ -54,6 +61,7 @@ class WorldModel(nn.Module):
         self.frame_size = config.frame_size
         self.directory: Path | None = None
         self._memory: Arena | None = None
+        self._origin = ""
         channels, grid = config.autoencoder.channels, latent_grid(config.frame_size)
         self.autoencoder = Autoencoder(config.autoencoder)
         self.cdit = CDiT(config.cdit, channels, grid, config.fov, SCALE * config.actions.step_length)
@@ -65,6 +73,16 @@ class WorldModel(nn.Module):
     def use(self, config: WorldConfig) -> None:
         """Use the same parameters as ``config`` says: one made from this world's by `WorldConfig.with_overrides`."""
         self.config, self.cdit.config, self._memory = config, config.cdit, None
+
+    @property
+    def origin(self) -> str:
+        """Digest of the autoencoder, as it was when this was asked first; states carry it."""
+        if not self._origin:
+            digest = hashlib.blake2b(digest_size=16)
+            for tensor in self.autoencoder.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            self._origin = digest.hexdigest()
+        return self._origin
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +105,7 @@ class WorldModel(nn.Module):
         if tuple(seeds.shape) != (batch_size,):
             raise ValueError(f"Expected {batch_size} seeds, got shape {tuple(seeds.shape)}.")
         arena = self._arena() if self.config.remembers else None
-        state = WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device, arena)
+        state = WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device, arena, self.origin)
         if self.cdit.recurrence is not None:
             hidden, cell = self.cdit.recurrence.start(state.latents[:, 0])
             return replace(state, carried={"hidden": hidden, "cell": cell})
@@ -119,6 +137,7 @@ class WorldModel(nn.Module):
         track = torch.as_tensor(poses, dtype=torch.float64, device=self.device)
         if tuple(track.shape) != (b, t, POSE_DIM):
             raise ValueError(f"Expected poses of shape {(b, t, POSE_DIM)}, got {tuple(track.shape)}.")
+        _check_finite(track)
         before = torch.where((state.step > 0).view(-1, 1), state.pose, track[:, 0])
         motions = motion_between(torch.cat([before.unsqueeze(1), track[:, :-1]], 1), track).to(torch.float32)
         k = self.config.context
@@ -144,6 +163,7 @@ class WorldModel(nn.Module):
                 state, latents, track[:, -latents.shape[1] :], motions[:, -latents.shape[1] :],
                 state.step + t - latents.shape[1],
             ),
+            origin=state.origin,
         )
 
     def imagine(self, state: WorldState, actions: Any, pose: Any = None) -> tuple[WorldState, ImaginedStep]:
@@ -172,6 +192,7 @@ class WorldModel(nn.Module):
             arrived = torch.as_tensor(pose, dtype=torch.float64, device=self.device)
             if tuple(arrived.shape) != (b, POSE_DIM):
                 raise ValueError(f"Expected poses of shape {(b, POSE_DIM)}, got {tuple(arrived.shape)}.")
+            _check_finite(arrived)
             motion = motion_between(state.pose, arrived).to(torch.float32)
         magnitudes = self.magnitudes(motion)
         context = self._context(state, arrived)
@@ -228,6 +249,8 @@ class WorldModel(nn.Module):
         kinds = {"hidden", "cell"} if config.cdit.recurrent else {"window"} if config.cdit.compressed else set()
         if not kinds <= set(state.carried):
             raise ValueError("This state was made by a world that remembers in another way; begin with start().")
+        if state.origin != self.origin:
+            raise ValueError("This state was made by a world with another autoencoder: its latents mean nothing here.")
 
     def _context(self, state: WorldState, arrived: Tensor) -> Context:
         """What the frame at ``arrived`` (B, 5) is predicted from: the recent frames, and those recalled."""

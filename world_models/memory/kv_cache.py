@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..pose import POSE_DIM
-from ..prediction.cdit import FrameKeys, Part
+from ..prediction.context import FrameKeys, Part
 from .packing import RELIC_SCHEDULE
 
 PERIOD = len(RELIC_SCHEDULE)

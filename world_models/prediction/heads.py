@@ -13,8 +13,8 @@ class PoseHead(nn.Module):
     """Pose before picture: the motion an action really makes, seen from the last frame and the motion before.
 
     Predicts a correction to the nominal motion (walls stop a walker), and how much of the motion before goes on instead
-    (who slid along a wall slides on); both are zero at the start of training. Trained with an absolute loss, whose optimum is the median: stopped *or* not, rather
-    than half-way through the wall.
+    (who slid along a wall slides on); both are zero at the start of training. Trained with an absolute loss, whose
+    optimum is the median: stopped *or* not, rather than half-way through the wall.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int], width: int = 192) -> None:

@@ -14,7 +14,7 @@ from ..actions import key_class
 from ..memory.kv_cache import compressed_parts, ring_times
 from ..memory.retrieval import Query, Remembered, retrieve
 from ..pose import motion_between
-from ..prediction.cdit import Context
+from ..prediction.context import Context
 from ..prediction.flow import interpolate, velocity
 from ..world_model import WorldModel
 from .chance import Chance

@@ -15,7 +15,7 @@ from ..actions import key_class
 from ..memory.retrieval import Query, Remembered, retrieve
 from ..noise import normal
 from ..pose import motion_between
-from ..prediction.cdit import Context
+from ..prediction.context import Context
 from ..prediction.flow import integrate
 from ..world_model import WorldModel
 from .histories import draw_histories
