@@ -46,9 +46,9 @@ def test_who_was_stopped_stays_stopped_and_is_rewarded(cache: TrainingCache, tmp
     latents = np.zeros((60 * LENGTH, *world.config.latent_shape), np.float16)
     last = torch.zeros(2, *world.config.latent_shape)
     forward = torch.tensor([[25.0, 0, 0, 0, 0]]).expand(2, 5)
-    previous = torch.stack([torch.zeros(5), forward[0]])
+    deviation = torch.stack([-forward[0], torch.zeros(5)])
     with torch.no_grad():
-        untrained = world.predict_motion(last, previous, forward)
+        untrained = world.predict_motion(last, torch.zeros(2, 5), forward)
     assert torch.equal(untrained, forward)
 
     config = StageConfig(steps=300, batch_size=64, warmup=20, ema=0.9)
@@ -60,8 +60,8 @@ def test_who_was_stopped_stays_stopped_and_is_rewarded(cache: TrainingCache, tmp
     assert finished
     world.load_state_dict(average, strict=False)
     with torch.no_grad():
-        stopped, free = world.predict_motion(last, previous, forward)[:, 0].tolist()
-        rewarded, _ = world.outcome_head(last, last, world.magnitudes(previous))
+        stopped, free = world.predict_motion(last, deviation, forward)[:, 0].tolist()
+        rewarded, _ = world.outcome_head(last, last, world.magnitudes(forward + deviation))
     assert abs(stopped) < 3 and abs(free - 25) < 3, (stopped, free)
     assert float(rewarded[0]) > 0.7 and float(rewarded[1]) < 0.3, rewarded
     assert all(torch.equal(p, dict(world.named_parameters())[name]) for name, p in before.items())

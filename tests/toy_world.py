@@ -135,7 +135,7 @@ class ToyWorld:
         for i in range(t):
             before = torch.where(state.valid[:, -1:], state.pose, poses[:, i])
             motion = motion_between(before, poses[:, i]).to(torch.float32)
-            state = state.append(self.encode(frames[:, i]), poses[:, i], motion)
+            state = state.append(self.encode(frames[:, i]), poses[:, i], motion, torch.zeros_like(motion))
         return state
 
     def imagine(self, state: WorldState, actions: Any, pose: Any = None) -> tuple[WorldState, ImaginedStep]:
@@ -159,7 +159,7 @@ class ToyWorld:
             uncertainty=uncertainty,
         )
         motion = motion_between(state.pose, arrived).to(torch.float32)
-        return state.append(step.latents, arrived, motion), step
+        return state.append(step.latents, arrived, motion, torch.zeros_like(motion)), step
 
     def render(self, latents: Tensor) -> Tensor:
         return self.arena.picture(latents)

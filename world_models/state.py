@@ -30,6 +30,7 @@ class WorldState:
         poses: (B, K, 5) float64, their poses.
         motions: (B, K, 5) float32, the motion that led to each of them.
         valid: (B, K) bool, which of the K slots hold a frame.
+        deviation: (B, 5) float32, the newest motion minus the one that was asked for.
         memory: everything seen or imagined so far, where the world has a long-term memory.
         carried: (B, ...) each, what else the world carries from step to step, by name.
         origin: digest of the autoencoder that made the latents; to a world with another one they mean nothing.
@@ -42,6 +43,7 @@ class WorldState:
     poses: Tensor
     motions: Tensor
     valid: Tensor
+    deviation: Tensor
     memory: Memory | None = None
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     origin: str = ""
@@ -79,12 +81,14 @@ class WorldState:
             poses=torch.zeros(b, context, POSE_DIM, dtype=torch.float64, device=device),
             motions=torch.zeros(b, context, 5, device=device),
             valid=torch.zeros(b, context, dtype=torch.bool, device=device),
+            deviation=torch.zeros(b, 5, device=device),
             memory=None if arena is None else arena.empty(b),
             origin=origin,
         )
 
-    def append(self, latents: Tensor, pose: Tensor, motion: Tensor) -> WorldState:
-        """The state after one more frame: latents (B, C, h, w), pose (B, 5), motion (B, 5). The oldest slot goes."""
+    def append(self, latents: Tensor, pose: Tensor, motion: Tensor, deviation: Tensor) -> WorldState:
+        """The state after one more frame: latents (B, C, h, w), pose, motion and its deviation (B, 5) each. The oldest
+        slot goes."""
         return replace(
             self,
             step=self.step + 1,
@@ -93,6 +97,7 @@ class WorldState:
             poses=torch.cat([self.poses[:, 1:], pose.to(torch.float64).unsqueeze(1)], 1),
             motions=torch.cat([self.motions[:, 1:], motion.to(self.motions.dtype).unsqueeze(1)], 1),
             valid=torch.cat([self.valid[:, 1:], torch.ones_like(self.valid[:, :1])], 1),
+            deviation=deviation.to(self.deviation.dtype),
             memory=None if self.memory is None else self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1)),
         )
 

@@ -133,7 +133,7 @@ class WorldModel(nn.Module):
         b, t = pictures.shape[:2]
         if b != state.batch_size or t < 1:
             raise ValueError(f"Expected frames of {state.batch_size} worlds and at least one frame each, got {b}x{t}.")
-        self.actions.check(actions, (b, t), self.device)
+        asked = self.actions.nominal_motion(self.actions.check(actions, (b, t), self.device)[:, -1])
         track = torch.as_tensor(poses, dtype=torch.float64, device=self.device)
         if tuple(track.shape) != (b, t, POSE_DIM):
             raise ValueError(f"Expected poses of shape {(b, t, POSE_DIM)}, got {tuple(track.shape)}.")
@@ -158,6 +158,8 @@ class WorldModel(nn.Module):
             poses=shift(state.poses, track),
             motions=shift(state.motions, motions),
             valid=shift(state.valid, torch.ones(b, kept, dtype=torch.bool, device=self.device)),
+            # Nothing was asked for on the way to a first frame.
+            deviation=torch.where((state.step + t > 1).view(-1, 1), motions[:, -1] - asked, 0.0),
             memory=None if state.memory is None else state.memory.extend(latents, track),
             carried=self._carry(
                 state, latents, track[:, -latents.shape[1] :], motions[:, -latents.shape[1] :],
@@ -186,7 +188,7 @@ class WorldModel(nn.Module):
         keys = key_class(asked)
         last = state.latents[:, -1]
         if pose is None:
-            motion = self.predict_motion(last, state.motions[:, -1], asked)
+            motion = self.predict_motion(last, state.deviation, asked)
             arrived = move(state.pose, motion.to(torch.float64))
         else:
             arrived = torch.as_tensor(pose, dtype=torch.float64, device=self.device)
@@ -208,7 +210,7 @@ class WorldModel(nn.Module):
             continues=logit.sigmoid(),
             uncertainty=(latents - mean).square().mean((1, 2, 3)).sqrt(),
         )
-        after = state.append(latents, arrived, motion)
+        after = state.append(latents, arrived, motion, motion - asked)
         carried = self._carry(
             state, latents.unsqueeze(1), arrived.unsqueeze(1), motion.unsqueeze(1), state.step
         )
@@ -230,13 +232,13 @@ class WorldModel(nn.Module):
         """RELIC's 13 magnitudes (B, 13) of motions (B, 5), in units of this world's steps."""
         return motion_magnitudes(motion, self.actions.step_length, self.actions.step_angle)
 
-    def predict_motion(self, last: Tensor, previous: Tensor, asked: Tensor) -> Tensor:
-        """Motion (B, 5) really made, after the frame ``last`` (B, C, h, w) and the motion ``previous`` (B, 5), if
-        ``asked`` (B, 5); all in world units and radians."""
+    def predict_motion(self, last: Tensor, deviation: Tensor, asked: Tensor) -> Tensor:
+        """Motion (B, 5) really made from the frame ``last`` (B, C, h, w) if ``asked`` (B, 5), where the motion before
+        was ``deviation`` (B, 5) off what was asked then; all in world units and radians."""
         length, angle = self.actions.step_length, self.actions.step_angle
         unit = asked.new_tensor([length, length, length, angle, angle])
-        motion: Tensor = self.pose_head(last, key_class(asked), previous / unit, asked / unit)
-        return motion * unit
+        correction: Tensor = self.pose_head(last, key_class(asked), self.magnitudes(asked), deviation / unit)
+        return asked + correction * unit
 
     def _check(self, state: WorldState) -> None:
         """That ``state`` is one of this world's, or of one that remembers as it does."""

@@ -10,10 +10,10 @@ from ..actions import KEY_CLASSES, MAGNITUDES
 
 
 class PoseHead(nn.Module):
-    """Pose before picture: the motion an action really makes, seen from the last frame and the motion before.
+    """Pose before picture: the motion an action really makes, seen from the last frame and from what went amiss before.
 
-    Predicts a correction to the nominal motion (walls stop a walker), and how much of the motion before goes on instead
-    (who slid along a wall slides on); both are zero at the start of training. Trained with an absolute loss, whose
+    Predicts a correction to the nominal motion (walls stop a walker), and how much of the last motion's deviation goes
+    on (who slid along a wall slides on); both are zero at the start of training. Trained with an absolute loss, whose
     optimum is the median: stopped *or* not, rather than half-way through the wall.
     """
 
@@ -22,23 +22,21 @@ class PoseHead(nn.Module):
         self.look = nn.Conv2d(channels, 48, 3, padding=1)
         self.reduce = nn.Conv2d(48, 16, 1)
         self.keys = nn.Embedding(KEY_CLASSES, width)
-        self.join = nn.Linear(16 * grid[0] * grid[1] + 10, width)
+        self.join = nn.Linear(16 * grid[0] * grid[1] + MAGNITUDES + 5, width)
         self.hidden = nn.Linear(width, width)
         self.again = nn.Linear(width, width)
         self.out = nn.Linear(width, 6)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, last: Tensor, keys: Tensor, previous: Tensor, asked: Tensor) -> Tensor:
-        """Motion (B, 5) made, for last latents (B, C, h, w), keys (B,), and the motion before and the one asked for.
-
-        All motions are in mean steps and turns.
-        """
+    def forward(self, last: Tensor, keys: Tensor, magnitudes: Tensor, deviation: Tensor) -> Tensor:
+        """Correction (B, 5) for last latents (B, C, h, w), keys (B,) and magnitudes (B, 13) asked for, and the last
+        motion's deviation (B, 5) from what was asked then; both in mean steps and turns."""
         seen = F.silu(self.reduce(F.silu(self.look(last)))).flatten(1)
-        x = F.silu(self.join(torch.cat([seen, previous, asked], 1)) + self.keys(keys))
+        x = F.silu(self.join(torch.cat([seen, magnitudes, deviation], 1)) + self.keys(keys))
         out = self.out(F.silu(self.again(F.silu(self.hidden(x)))))
-        motion: Tensor = torch.lerp(asked, previous, out[:, 5:]) + out[:, :5]
-        return motion
+        correction: Tensor = torch.addcmul(out[:, :5], out[:, 5:], deviation)
+        return correction
 
 
 class OutcomeHead(nn.Module):
