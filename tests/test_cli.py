@@ -25,8 +25,9 @@ from worldloop.world_models.config import preset
 from worldloop.world_models.storage import save_world
 from worldloop.world_models.world_model import WorldModel
 
-TRAIN = ("--autoencoder.steps", "3", "--autoencoder.batch-size", "2", "--dynamics.steps", "3",
-         "--dynamics.batch-size", "2", "--checkpoint-every", "1")  # fmt: skip
+TRAIN = ("--autoencoder.steps", "3", "--autoencoder.batch-size", "2", "--heads.steps", "3",
+         "--heads.batch-size", "2", "--dynamics.steps", "3", "--dynamics.batch-size", "2",
+         "--checkpoint-every", "1")  # fmt: skip
 Run = Callable[..., tuple[int, str]]
 
 

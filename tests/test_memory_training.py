@@ -147,7 +147,7 @@ def test_no_frame_from_the_target_on_reaches_its_context(kind: str, cache: Train
     world = world_of(kind, cache)
     shape = (sum(LENGTHS), *world.config.latent_shape)
     latents = np.random.default_rng(0).normal(size=shape).astype(np.float16)
-    memory = MemoryTraining(palindromes=0, first_reach=100)
+    memory, works = MemoryTraining(palindromes=0, first_reach=100), 0
     for step in range(30):
         stage = DynamicsStage(world, cache, latents.copy(), StageConfig(steps=10, batch_size=1), memory, 0)
         none = np.zeros(1, bool)
@@ -162,9 +162,10 @@ def test_no_frame_from_the_target_on_reaches_its_context(kind: str, cache: Train
             for a, b in zip(getattr(clean, name), getattr(poisoned, name), strict=True):
                 assert torch.equal(a, b), (name, step)
         assert torch.equal(clean.mask, poisoned.mask) and torch.equal(clean.last, poisoned.last)
-        # The poison works: one frame earlier it is seen.
         stage._latents[aim - 1] = np.nan
-        assert not bool(stage._context(walks, arrived, step, chance).last.isfinite().all())
+        works += not bool(stage._context(walks, arrived, step, chance).last.isfinite().all())
+    # One frame earlier the poison is seen, but where the recent frames are hidden.
+    assert works >= 10
 
 
 def test_a_sequence_through_the_convlstm_is_the_equations_of_its_paper() -> None:

@@ -15,14 +15,14 @@ from worldloop.evaluation import ReturnConfig, SensitivityConfig, return_test, s
 from worldloop.world_models.config import preset
 from worldloop.world_models.world_model import WorldModel
 
-ONE = {"maps": 1, "types": ("ABA",), "radii": (5,)}
-CONFIG = SensitivityConfig(**ONE, noise_steps=(0.0, 0.5), noise_degrees=(10.0,), factors=(1.0, 0.001))  # type: ignore[arg-type]
+ONE = {"maps": 1, "types": ("ABCA",), "radii": (15,)}
+CONFIG = SensitivityConfig(**ONE, noise_steps=(0.0, 0.5), noise_degrees=(10.0,), factors=(1.0, 0.01))  # type: ignore[arg-type]
 
 
 def world_with_memory() -> WorldModel:
     torch.manual_seed(0)
     shape = preset("tiny", DoomRoomsEnv().action_spec)
-    world = WorldModel(replace(shape, cdit=replace(shape.cdit, depth=1, retrieved=(2,), camera="rays")))
+    world = WorldModel(replace(shape, cdit=replace(shape.cdit, depth=1, retrieved=(2, 2), camera="rays")))
     for parameter in world.parameters():
         if not bool(parameter.any()):
             torch.nn.init.normal_(parameter, std=0.1)
@@ -49,7 +49,9 @@ def test_every_point_is_what_a_return_test_of_its_own_finds(tmp_path: Path) -> N
         assert found[point] == usual
     assert found["position noise", 50.0] == alone(steps=0.5) != usual
     assert found["heading noise", 10.0] == alone(degrees=10.0) != usual
-    assert found["sigma across", 0.001] == alone("worldpack:sigma_across=0.08") != usual
+    assert found["sigma along", 0.01] == alone("worldpack:sigma_along=1.6")
+    assert found["sigma across", 0.01] == alone("worldpack:sigma_across=0.8")
+    assert {found["sigma along", 0.01], found["sigma across", 0.01]} != {usual}
     assert report.forgetful.estimate == alone("none") != usual
 
     written = json.loads((tmp_path / "sensitivity.json").read_text())

@@ -158,13 +158,16 @@ class WorldState:
 
     def snapshot(self) -> bytes:
         """The state as bytes (safetensors), bit-exact, memory included, readable in any process by `restore`."""
-        tensors, about = _tensors(self), {"format": _FORMAT, "origin": self.origin}
+        tensors: dict[str, Tensor] = _tensors(self)
+        about: dict[str, Any] = {"format": _FORMAT, "origin": self.origin}
         if self.memory is not None:
             arena = self.memory.arena
             tensors |= {f"memory.{k}": t for k, t in self.memory.to_tensors().items()}
             kind = {"capacity": arena.capacity, "when_full": arena.when_full, "grow": arena.grow}
-            about["memory"] = json.dumps(kind)
-        return save({k: t.contiguous().cpu() for k, t in tensors.items()}, metadata=about)
+            about["memory"] = kind
+        # One entry only: the order of several is not fixed, and equal states shall give equal bytes.
+        metadata = {"worldloop": json.dumps(about, sort_keys=True)}
+        return save({k: t.contiguous().cpu() for k, t in tensors.items()}, metadata=metadata)
 
     @classmethod
     def restore(cls, data: bytes, device: torch.device | str = "cpu") -> WorldState:
@@ -176,7 +179,7 @@ class WorldState:
         try:
             length = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + length]) if 0 < length <= len(data) else {}
-            about = header.get("__metadata__", {})
+            about = json.loads(header.get("__metadata__", {}).get("worldloop", "{}"))
             tensors = load(data)
         except Exception as error:
             raise WorldFormatError(f"These bytes are no snapshot of a world: {error}") from error
@@ -184,7 +187,7 @@ class WorldState:
         own = {k for k in tensors if not k.startswith(_CARRIED)}
         if about.get("format") != _FORMAT or own != set(_TENSORS) or ("memory" in about) != bool(remembered):
             raise WorldFormatError("These bytes are no snapshot of a world of this version of worldloop.")
-        memory = _memory(remembered, json.loads(about["memory"]), device) if remembered else None
+        memory = _memory(remembered, about["memory"], device) if remembered else None
         if memory is not None and memory.batch_size != len(tensors["seeds"]):
             raise WorldFormatError("This snapshot's memory is of another number of worlds.")
         return _state({k: t.to(device) for k, t in tensors.items()}, memory, about.get("origin", ""))
