@@ -277,7 +277,8 @@ def _named_worlds(entries: tuple[str, ...], device: Device) -> dict[str, Any]:
         rest, *changes = entry.split("@")
         name, named, world = rest.partition("=")
         # A change without a name is a retrieval strategy.
-        overrides = dict(c.split("=", 1) if "=" in c.partition(":")[0] else ("retrieval", c) for c in changes)
+        named_changes = (c if "=" in c.partition(":")[0] else f"retrieval={c}" for c in changes)
+        overrides = {key: value for key, _, value in (c.partition("=") for c in named_changes)}
         if unknown := sorted(set(overrides) - {"packing", "positions", "retrieval"}):
             raise ConfigError(f"Behind a world stand packing=, positions= or a retrieval strategy, not {unknown[0]!r}.")
         worlds[name if named else Path(rest).name] = load_world(

@@ -29,8 +29,11 @@ from worldloop.benchmarks.memory import (
     walk_poses,
 )
 from worldloop.errors import ConfigError
+from worldloop.world_models.config import preset
 from worldloop.world_models.memory.bank import Arena
 from worldloop.world_models.memory.packing import PACKINGS
+from worldloop.world_models.storage import save_world
+from worldloop.world_models.world_model import WorldModel
 
 CONFIG = MemoryBenchmark(
     depth=1, width=8, heads=1, grid=(4, 8), denoising_steps=1, histories=(20, 5000), poses=(300, 5000), queries=4,
@@ -173,8 +176,9 @@ def test_the_walk_stays_inside_and_looks_where_it_goes() -> None:
     assert (walk_poses(5000, 656, 3) == poses).all() and (walk_poses(5000, 656, 4) != poses).any()
 
 
-def test_a_world_without_memory_is_refused() -> None:
+def test_a_world_without_memory_is_refused(tmp_path: Path) -> None:
     world = memory_world(CONFIG)
     assert world.config.remembers and world.config.cdit.retrieved == PACKINGS["tiny"].retrieved
+    save_world(WorldModel(preset("tiny", world.config.actions)), tmp_path, {})
     with pytest.raises(ConfigError, match="has no memory"):
-        memory_world(replace(CONFIG, world="doom-rooms-tiny"))
+        memory_world(replace(CONFIG, world=str(tmp_path)))

@@ -140,7 +140,9 @@ class WorldPack:
 
     The defaults fit generated rooms of 320 units seen at 90 degrees: a view keeps most of its content over half a room
     along its axis (σ_s = 160) and a quarter of one across it (σ_ℓ = 80), and what looks back from the other
-    side of a room (μ = 200) shares only what lies between, so it counts a quarter. `printed` has the paper's numbers.
+    side of a room (μ = 200) shares only what lies between, so it counts a quarter. There is no exclusion window: the
+    recent frames of the context are skipped anyway, and what was seen just before them is worth knowing when one turns
+    around. `printed` has the paper's numbers, and its window.
     """
 
     sigma_along: float = 160.0
@@ -150,7 +152,7 @@ class WorldPack:
     weight_back: float = 0.25
     pose_scale: float = 1.0
     """Positions are multiplied by this first."""
-    exclusion: int = 20
+    exclusion: int = 0
     """Steps of the exclusion window."""
     exclusion_mode: Exclusion = "recent"
     """``"recent"`` leaves the latest ``exclusion`` steps out; ``"spacing"`` keeps choices that far apart. Frames
@@ -167,7 +169,7 @@ class WorldPack:
     @classmethod
     def printed(cls, pose_scale: float = 1.0) -> WorldPack:
         """The constants as the paper prints them."""
-        return cls(0.01, 10.0, 1.0, 1.0, 1.0, pose_scale)
+        return cls(0.01, 10.0, 1.0, 1.0, 1.0, pose_scale, exclusion=20)
 
     def score(self, pose: Tensor, poses: Tensor) -> Tensor:
         """Logarithm of the score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5)."""
@@ -212,7 +214,7 @@ class Nearest:
 
     length: float = 80.0
     angle: float = math.pi / 4
-    exclusion: int = 20
+    exclusion: int = 0
     exclusion_mode: Exclusion = "recent"
 
     def embed(self, poses: Tensor) -> Tensor:
@@ -234,7 +236,7 @@ class Nearest:
 class Random:
     """Frames drawn by the world's seed and the query's time: the least that choosing must beat."""
 
-    exclusion: int = 20
+    exclusion: int = 0
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         key = hash64(hash64(query.seeds) ^ query.time)
@@ -328,7 +330,7 @@ class ViewOverlap:
     points: int = 256
     chunk: int = 4
     sink: bool = True
-    exclusion: int = 20
+    exclusion: int = 0
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         seen = visible(query, remembered)
