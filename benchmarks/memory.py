@@ -36,7 +36,6 @@ from ..files import write_json
 from ..world_models.config import preset
 from ..world_models.memory.bank import Arena, Memory
 from ..world_models.memory.packing import PACKINGS, packing_named
-from ..world_models.memory.pose_index import PoseIndex, retrieve_indexed
 from ..world_models.memory.recall import recall
 from ..world_models.memory.retrieval import Query, Remembered, Retrieved, WorldPack, retrieve
 from ..world_models.prediction.cdit import CDiT
@@ -260,9 +259,9 @@ class Stroll:
 
 
 def retrieval(config: MemoryBenchmark) -> dict[str, Any]:
-    """One query by scoring every frame, by tree, by tree together with others, and as a world's step asks it.
+    """One query by scoring every frame, and as a world's step asks it: ``recall``, alone and together with others.
 
-    That last one, ``recall``, finds its tree built, as nearly every step does.
+    It finds its tree built, as nearly every step does.
     """
     world = memory_world(config)
     step = Stroll(world, config.histories[0], config)
@@ -272,8 +271,8 @@ def retrieval(config: MemoryBenchmark) -> dict[str, Any]:
         if n <= 100_000:
             bars[f"recall among {n} frames over a step"] = bar(row["share_of_step"]["median"], 0.05)
             continue
-        for name in ("tree", "tree, together"):
-            bars[f"microseconds of a query among {n} frames by {name}"] = bar(row["microseconds"][name]["median"], 100)
+        for name, how in (("recall", "alone"), ("together", f"{config.queries} together")):
+            bars[f"microseconds of a query among {n} frames, {how}"] = bar(row["microseconds"][name]["median"], 100)
     return {"poses": rows, "bars": bars}
 
 
@@ -287,31 +286,30 @@ def retrieval_among(n: int, step: Stroll, k: int, config: MemoryBenchmark) -> di
         torch.from_numpy(track[None, :n]), torch.from_numpy(times)[None], torch.ones(1, n, dtype=torch.bool)
     )
     memory = filled(Arena((1, 1, 1), pages=n // 16 + 64), track[:n])
+    forks = memory.fork(config.queries)
     begin = time.perf_counter()
-    index = PoseIndex(strategy, track[:n], times)
+    recall(memory, strategy, single[0], k)
     built = time.perf_counter() - begin
 
     def everything(query: Query) -> Retrieved:
         return retrieve(strategy, query, every, k)
 
-    def tree(query: Query) -> Retrieved:
-        return retrieve_indexed(query, index, k)
-
     turn = cycle(single)
     works: dict[str, Callable[[], Any]] = {
         "everything": lambda: everything(next(turn)),
-        "tree": lambda: tree(next(turn)),
-        "tree, together": lambda: tree(together),
         "recall": lambda: recall(memory, strategy, next(turn), k),
+        "together": lambda: recall(forks, strategy, together, k),
         "step": step,
     }
     seconds = take_turns(works, config)
-    seconds["tree, together"] = [s / config.queries for s in seconds["tree, together"]]
+    seconds["together"] = [s / config.queries for s in seconds["together"]]
     return {
         "microseconds": {name: spread(s, 1e6) for name, s in seconds.items()},
         "share_of_step": ratios(seconds["recall"], seconds["step"]),
         "build_s": built,
-        "same_answers": all(bool((everything(q).columns == tree(q).columns).all()) for q in single[:8]),
+        "same_answers": all(
+            torch.equal(everything(q).columns, recall(memory, strategy, q, k).times) for q in single[:8]
+        ),
     }
 
 

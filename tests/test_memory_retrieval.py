@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldloop.errors import ConfigError
-from worldloop.world_models.memory.pose_index import PoseIndex, retrieve_indexed
+from worldloop.world_models.memory.bank import Arena
+from worldloop.world_models.memory.recall import TREE_FROM, recall
 from worldloop.world_models.memory.retrieval import (
     STRATEGIES,
     Coverage,
@@ -303,15 +304,19 @@ def test_a_tree_changes_nothing(kind: type, mode: Exclusion) -> None:
     _, long = walk(5, 1, 20_000, gaps=0)
     rng, q = np.random.default_rng(0), 24
     jitter = torch.from_numpy(rng.normal(size=long.poses.shape)) * 1e-3
-    poses, times = (long.poses + jitter)[0], long.times[0]
+    poses, times = (long.poses + jitter)[0], torch.arange(20_000)
     some = torch.from_numpy(rng.integers(0, 20_000, q))
     moved = poses[some] + torch.from_numpy(rng.normal(size=(q, 5)) * [30, 30, 0, 0.5, 0])
     now = times[some] + torch.tensor([1, 50, 40_000] * (q // 3))
     query = Query(moved, now, torch.zeros(q, dtype=torch.int64))
-    strategy = kind(exclusion=20, exclusion_mode=mode)
     every = Remembered(poses.expand(q, -1, -1), times.expand(q, -1), torch.ones(q, 20_000, dtype=torch.bool))
-    slow = retrieve(strategy, query, every, 16)
-    fast = retrieve_indexed(query, PoseIndex(strategy, poses.numpy(), times.numpy()), 16)
-    assert torch.equal(fast.valid, slow.valid)
-    assert torch.equal(fast.columns, slow.columns)
-    torch.testing.assert_close(fast.score, slow.score)
+    arena = Arena((1, 1, 1), pages=1300)
+    memory = arena.empty(1).extend(torch.zeros(1, 20_000, 1, 1, 1), poses[None]).fork(q)
+    assert memory.trunk_counts.sum() >= TREE_FROM
+    for window in (0, 20):
+        strategy = kind(exclusion=window, exclusion_mode=mode)
+        slow = retrieve(strategy, query, every, 16)
+        fast = recall(memory, strategy, query, 16)
+        assert torch.equal(fast.valid, slow.valid)
+        assert torch.equal(fast.times, torch.where(slow.valid, slow.columns, now[:, None]))
+    assert len(arena.indices) == 2, "a tree for each strategy"

@@ -210,7 +210,7 @@ def test_recall_by_tree_is_recall_by_scoring_everything(monkeypatch: pytest.Monk
     query = Query(poses[[0, 1, 0, 1], near] + 1, now, torch.arange(4), skip=2)
     slow = recall(memory, WorldPack(exclusion=5), query, 6)
     monkeypatch.setattr(recall_module, "TREE_FROM", 10)
-    monkeypatch.setattr("worldloop.world_models.memory.pose_index.FIRST_FETCH", 8)
+    monkeypatch.setattr("worldloop.world_models.memory.recall.FIRST_FETCH", 8)
     assert memory.trunk_counts.sum() > 0, "no long past: this case proves nothing"
     fast = recall(memory, WorldPack(exclusion=5), query, 6)
     assert arena.indices, "the tree was not used"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .bank import Memory
-from .pose_index import Bounded, PoseIndex, retrieve_indexed
-from .retrieval import Nearest, Query, Remembered, Strategy, WorldPack, retrieve
+from .pose_index import Bounded, PoseIndex
+from .retrieval import Nearest, Query, Remembered, Retrieved, Strategy, WorldPack, recent, retrieve
 
 TREE_FROM = 4096
 """Frames of a shared past from which it is searched by a tree."""
+FIRST_FETCH = 32
+"""Frames that a tree is asked for at first, for each probe."""
 KEPT_TREES = 32
 
 
@@ -46,12 +49,7 @@ def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled
         query: for which frames.
         k: how many.
     """
-    if isinstance(strategy, WorldPack | Nearest) and strategy.exclusion_mode == "recent":
-        slots, exist = _candidates(memory, strategy, query, k)
-    else:
-        slots, exist = memory.slots()
-    poses, times = memory.arena.read_places(slots)
-    found = retrieve(strategy, query, Remembered(poses, times, exist), k)
+    slots, found = _choose(memory, strategy, query, k)
     valid = found.valid
     if not slots.shape[1]:
         slots = torch.zeros_like(found.columns[:, :1])
@@ -64,12 +62,36 @@ def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled
     )
 
 
-def _candidates(memory: Memory, strategy: Bounded, query: Query, k: int) -> tuple[Tensor, Tensor]:
-    """Slots (B, N) and which exist: of every long trunk its own k best, of everything else all."""
-    lengths = memory.trunk_counts.sum(1)
-    if not (lengths[memory.row] >= TREE_FROM).any():
-        return memory.slots()
-    # What is among the k best of everything is among the k best of its part.
+def _choose(memory: Memory, strategy: Strategy, query: Query, k: int) -> tuple[Tensor, Retrieved]:
+    """Slots (B, N) of the frames that were looked at, and which of them were chosen.
+
+    Where a choice may not be what scoring every frame would give, four times as many are looked at.
+    """
+    if not isinstance(strategy, WorldPack | Nearest) or memory.trunk_counts.sum(1)[memory.row].max() < TREE_FROM:
+        slots, exist = memory.slots()
+        poses, times = memory.arena.read_places(slots)
+        return slots, retrieve(strategy, query, Remembered(poses, times, exist), k)
+    probes = [(probe.points.cpu().numpy(), probe.best) for probe in strategy.probes(query.pose)]
+    fetch = max(FIRST_FETCH, 2 * k)
+    while True:
+        slots, exist, bound = _candidates(memory, strategy, probes, fetch)
+        poses, times = memory.arena.read_places(slots)
+        remembered = Remembered(poses, times, exist)
+        found = retrieve(strategy, query, remembered, k)
+        if bool((_sure(strategy, query, remembered, found, bound) | bound.isneginf()).all()):
+            return slots, found
+        fetch *= 4
+
+
+def _candidates(
+    memory: Memory, strategy: Bounded, probes: Sequence[tuple[NDArray[np.float64], float]], fetch: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Slots (B, N), oldest first, which of them count, and what no other frame surpasses (B,).
+
+    Of every long trunk they are the frames that a tree proposes, of everything else all.
+    """
+    lengths, device = memory.trunk_counts.sum(1), memory.arena.device
+    bound = np.full(memory.batch_size, -np.inf)
     parts: list[tuple[NDArray[np.int64], Tensor]] = []
     for row in np.unique(memory.row):
         worlds = np.flatnonzero(memory.row == row)
@@ -77,17 +99,35 @@ def _candidates(memory: Memory, strategy: Bounded, query: Query, k: int) -> tupl
             parts.append((worlds, memory.trunk_slots(int(row)).expand(len(worlds), -1)))
             continue
         index, slots = _index(memory, int(row), strategy)
-        found = retrieve_indexed(query[torch.from_numpy(worlds).to(query.time.device)], index, k)
-        # Oldest first, as everywhere: the order decides between equals. The last entry of ``slots`` means none.
-        columns = found.columns.masked_fill(~found.valid, len(index)).sort(1)[0]
-        parts.append((worlds, slots[columns]))
-    width = max(part.shape[1] for _, part in parts)
+        proposed = index.propose([(points[worlds], best) for points, best in probes], fetch)
+        bound[worlds] = proposed.bound
+        # The last entry of ``slots`` means none.
+        columns = torch.from_numpy(np.where(proposed.first, proposed.frames, len(index)))
+        parts.append((worlds, slots[columns.to(device)]))
     tail, there = memory.tail_slots()
-    trunk = tail.new_full((memory.batch_size, width), -1)
-    for worlds, part in parts:
-        trunk[torch.from_numpy(worlds).to(tail.device), : part.shape[1]] = part
+    if len(parts) == 1:
+        trunk = parts[0][1]
+    else:
+        trunk = tail.new_full((memory.batch_size, max(part.shape[1] for _, part in parts)), -1)
+        for worlds, part in parts:
+            trunk[torch.from_numpy(worlds).to(device), : part.shape[1]] = part
     slots = torch.cat([trunk, tail], 1)
-    return slots.clamp(min=0), torch.cat([trunk >= 0, there], 1)
+    return slots.clamp(min=0), torch.cat([trunk >= 0, there], 1), torch.from_numpy(bound).to(device)
+
+
+def _sure(strategy: Bounded, query: Query, remembered: Remembered, found: Retrieved, bound: Tensor) -> Tensor:
+    """Which worlds' choices (B,) no frame beyond ``bound`` (B,) could have replaced.
+
+    All were found, each scores more than that, and the exclusion window allowed it: none was taken for want of others.
+    """
+    better = found.valid & (found.score > bound.unsqueeze(1))
+    if not strategy.exclusion:
+        return better.all(1)
+    if strategy.exclusion_mode == "recent":
+        return (better & ~recent(query, remembered, strategy.exclusion).gather(1, found.columns)).all(1)
+    times = remembered.times.gather(1, found.columns)
+    apart = (times.unsqueeze(2) - times.unsqueeze(1)).abs() >= strategy.exclusion
+    return better.all(1) & (apart | torch.ones_like(apart[0]).triu()).all(2).all(1)
 
 
 def _index(memory: Memory, row: int, strategy: Bounded) -> tuple[PoseIndex, Tensor]:
@@ -97,7 +137,6 @@ def _index(memory: Memory, row: int, strategy: Bounded) -> tuple[PoseIndex, Tens
         while len(known) >= KEPT_TREES:
             del known[next(iter(known))]
         slots = memory.trunk_slots(row)
-        poses, times = memory.arena.read_places(slots)
-        index = PoseIndex(strategy, poses.cpu().numpy(), times.cpu().numpy())
-        known[key] = index, torch.cat([slots, slots.new_full((1,), -1)])
+        poses, _ = memory.arena.read_places(slots)
+        known[key] = PoseIndex(strategy, poses.cpu().numpy()), torch.cat([slots, slots.new_full((1,), -1)])
     return known[key]
