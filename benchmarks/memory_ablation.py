@@ -4,7 +4,8 @@ Every row goes on from the same world with the same steps, batch, data and seed:
 
     python -m worldloop.benchmarks.memory_ablation --data data/doom-rooms-train --start-from runs/base/world
 
-Rows that are trained already are not trained again; an interrupted one goes on where it was.
+Rows that are trained already are not trained again, an interrupted one goes on where it was, and one of other settings
+is refused; every row keeps the encoded data beside it (150 MB for 100 000 frames).
 """
 
 from __future__ import annotations
@@ -80,13 +81,12 @@ def run(config: MemoryAblation, report: Callable[[str], None] = print) -> None:
             dynamics=StageConfig(steps=config.steps, batch_size=config.batch_size),
             **ROWS[name],
         )
-        if not (directory / "world").exists():
 
-            def watch(progress: Any, scores: Any, name: str = name) -> None:
-                if progress.stage == "dynamics" and (progress.step % 100 == 0 or progress.step == progress.steps):
-                    report(f"{name}: step {progress.step} of {progress.steps}, flow {progress.losses['flow']:.4f}")
+        def watch(progress: Any, scores: Any, name: str = name) -> None:
+            if progress.stage == "dynamics" and (progress.step % 100 == 0 or progress.step == progress.steps):
+                report(f"{name}: step {progress.step} of {progress.steps}, flow {progress.losses['flow']:.4f}")
 
-            train(row, f"python -m worldloop.benchmarks.memory_ablation, row {name}", watch)
+        train(row, f"python -m worldloop.benchmarks.memory_ablation, row {name}", watch)
         worlds[name] = load_world(directory / "world")
     report(str(return_test(worlds, config.returning, config.out / "return")))
     report(str(retention(worlds, config.retention, config.out / "retention")))

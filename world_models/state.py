@@ -131,6 +131,8 @@ class WorldState:
 
     def where(self, mask: Tensor, other: WorldState) -> WorldState:
         """World by world, this state where ``mask`` (B,) holds and ``other`` elsewhere."""
+        if other.origin != self.origin:
+            raise ValueError("States of worlds with different autoencoders make no batch.")
         theirs = _tensors(other)
         chosen = {k: torch.where(mask.view(-1, *[1] * (t.ndim - 1)), t, theirs[k]) for k, t in _tensors(self).items()}
         memory = None

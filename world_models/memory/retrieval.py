@@ -43,10 +43,6 @@ class Query:
         """The queries of selected worlds."""
         return replace(self, pose=self.pose[worlds], time=self.time[worlds], seeds=self.seeds[worlds])
 
-    def to(self, device: torch.device | str) -> Query:
-        """The same queries on another device."""
-        return replace(self, pose=self.pose.to(device), time=self.time.to(device), seeds=self.seeds.to(device))
-
 
 @dataclass(frozen=True)
 class Remembered:
