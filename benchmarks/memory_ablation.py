@@ -5,11 +5,12 @@ Every row goes on from the same world with the same steps, batch, data and seed:
     python -m worldloop.benchmarks.memory_ablation --data data/doom-rooms-train --start-from runs/base/world
 
 Rows that are trained already are not trained again, an interrupted one goes on where it was, and one of other settings
-is refused; every row keeps the encoded data beside it (150 MB for 100 000 frames).
+is refused. The rows share the encoded data (150 MB for 100 000 frames), since all keep the first world's autoencoder.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,10 @@ def run(config: MemoryAblation, report: Callable[[str], None] = print) -> None:
     worlds = {}
     for name in config.rows:
         directory = config.out / name
+        encoded, own = config.out / config.rows[0] / "latents.npy", directory / "latents.npy"
+        if encoded.exists() and not own.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            os.link(encoded, own)
         row = TrainConfig(
             data=config.data,
             out=directory,
