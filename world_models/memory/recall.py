@@ -17,8 +17,10 @@ from .retrieval import Nearest, Query, Remembered, Retrieved, Strategy, WorldPac
 TREE_FROM = 4096
 """Frames of a shared past from which it is searched by a tree."""
 FIRST_FETCH = 32
-"""Frames that a tree is asked for at first, for each probe."""
+"""Frames that a tree is asked for at first."""
 KEPT_TREES = 32
+Probes = Sequence[tuple[NDArray[np.float64], float]]
+"""Of every place to search around: its points (B, 6), and the best score that a frame can have there."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,8 @@ def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled
         query: for which frames.
         k: how many.
     """
-    slots, found = _choose(memory, strategy, query, k)
-    valid = found.valid
-    if not slots.shape[1]:
-        slots = torch.zeros_like(found.columns[:, :1])
-    latents, poses, times = memory.arena.read(slots.gather(1, found.columns))
+    slots, valid = _choose(memory, strategy, query, k)
+    latents, poses, times = memory.arena.read(slots)
     return Recalled(
         latents.masked_fill(~valid.view(*valid.shape, 1, 1, 1), 0),
         torch.where(valid.unsqueeze(-1), poses, query.pose.unsqueeze(1)),
@@ -62,30 +61,45 @@ def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled
     )
 
 
-def _choose(memory: Memory, strategy: Strategy, query: Query, k: int) -> tuple[Tensor, Retrieved]:
-    """Slots (B, N) of the frames that were looked at, and which of them were chosen.
-
-    Where a choice may not be what scoring every frame would give, four times as many are looked at.
-    """
-    if not isinstance(strategy, WorldPack | Nearest) or memory.trunk_counts.sum(1)[memory.row].max() < TREE_FROM:
-        slots, exist = memory.slots()
-        poses, times = memory.arena.read_places(slots)
-        return slots, retrieve(strategy, query, Remembered(poses, times, exist), k)
-    probes = [(probe.points.cpu().numpy(), probe.best) for probe in strategy.probes(query.pose)]
-    fetch = max(FIRST_FETCH, 2 * k)
-    while True:
-        slots, exist, bound = _candidates(memory, strategy, probes, fetch)
-        poses, times = memory.arena.read_places(slots)
-        remembered = Remembered(poses, times, exist)
-        found = retrieve(strategy, query, remembered, k)
-        if bool((_sure(strategy, query, remembered, found, bound) | bound.isneginf()).all()):
-            return slots, found
-        fetch *= 4
+def _choose(memory: Memory, strategy: Strategy, query: Query, k: int) -> tuple[Tensor, Tensor]:
+    """Slots (B, k) of the frames that were chosen, and which of them there are."""
+    if isinstance(strategy, WorldPack | Nearest) and memory.trunk_counts.sum(1)[memory.row].max() >= TREE_FROM:
+        probes = [(probe.points.cpu().numpy(), probe.best) for probe in strategy.probes(query.pose)]
+        return _search(memory, strategy, query, k, probes, max(FIRST_FETCH, 2 * k))
+    slots, exist = memory.slots()
+    poses, times = memory.arena.read_places(slots)
+    found = retrieve(strategy, query, Remembered(poses, times, exist), k)
+    return _taken(slots, found), found.valid
 
 
-def _candidates(
-    memory: Memory, strategy: Bounded, probes: Sequence[tuple[NDArray[np.float64], float]], fetch: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _search(
+    memory: Memory, strategy: Bounded, query: Query, k: int, probes: Probes, fetch: int, first: bool = True
+) -> tuple[Tensor, Tensor]:
+    """`_choose` by trees: first a few frames around the first probe, and where another frame might be better, more."""
+    slots, exist, bound = _candidates(memory, strategy, probes[:1] if first else probes, fetch)
+    if first and len(probes) > 1:
+        others = max(best for _, best in probes[1:])
+        bound = bound.where(bound.isneginf(), bound.clamp(min=others))
+    poses, times = memory.arena.read_places(slots)
+    remembered = Remembered(poses, times, exist)
+    found = retrieve(strategy, query, remembered, k)
+    taken, valid = _taken(slots, found), found.valid
+    unsure = (~(_sure(strategy, query, remembered, found, bound) | bound.isneginf())).nonzero()[:, 0]
+    if len(unsure):
+        worlds = unsure.cpu().numpy()
+        rest = [(points[worlds], best) for points, best in probes]
+        taken[unsure], valid[unsure] = _search(
+            memory[worlds], strategy, query[unsure], k, rest, fetch if first else 4 * fetch, first=False
+        )
+    return taken, valid
+
+
+def _taken(slots: Tensor, found: Retrieved) -> Tensor:
+    """Slots (B, k) of what was found among ``slots`` (B, N); 0 where nothing was."""
+    return slots.gather(1, found.columns) if slots.shape[1] else found.columns
+
+
+def _candidates(memory: Memory, strategy: Bounded, probes: Probes, fetch: int) -> tuple[Tensor, Tensor, Tensor]:
     """Slots (B, N), oldest first, which of them count, and what no other frame surpasses (B,).
 
     Of every long trunk they are the frames that a tree proposes, of everything else all.
