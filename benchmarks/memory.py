@@ -408,6 +408,7 @@ def filled(arena: Arena, poses: NDArray[np.float64], seed: int = 0) -> Memory:
     data = {
         "latents": torch.randn(pages, size, *arena.latent_shape, generator=torch.Generator().manual_seed(seed)),
         "poses": places.unflatten(0, (pages, size)), "times": torch.arange(pages * size).unflatten(0, (pages, size)),
+        "imagined": torch.zeros(pages, size, dtype=torch.bool),
         "trunk_pages": numbers[:, :old], "trunk_counts": counts[:, :old], "row": torch.tensor([0]),
         "tail_pages": numbers[:, old:], "tail_counts": counts[:, old:], "last_time": torch.tensor([n - 1]),
     }  # fmt: skip

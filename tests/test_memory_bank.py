@@ -14,7 +14,8 @@ from worldloop.errors import ConfigError, WorldFormatError
 from worldloop.world_models.memory.bank import Arena, Memory, MemoryFull
 
 SHAPE = (1, 2, 2)
-History = list[tuple[float, int]]
+ACTIONS = ["append", "fork", "select", "join", "keep", "forget", "bytes"]
+History = list[tuple[float, int, bool]]
 
 
 def frames(values: list[int]) -> torch.Tensor:
@@ -24,10 +25,11 @@ def frames(values: list[int]) -> torch.Tensor:
 def grown(memory: Memory, histories: list[History], value: int) -> tuple[Memory, list[History]]:
     """One more frame for every world, unlike all others, in the memory and in plain lists."""
     values = [value + i for i in range(len(histories))]
-    times = [h[-1][1] + 1 if h else 0 for h in histories]
+    times = [max(int(last), -1) + 1 for last in memory.last_time]
+    imagined = value % 3 == 0
     poses = torch.tensor(values, dtype=torch.float64).view(-1, 1).expand(-1, 5)
-    after = memory.append(frames(values), poses, times)
-    return after, [[*h, (float(v), t)] for h, v, t in zip(histories, values, times, strict=True)]
+    after = memory.append(frames(values), poses, times, imagined)
+    return after, [[*h, (float(v), t, imagined)] for h, v, t in zip(histories, values, times, strict=True)]
 
 
 def shown(memory: Memory) -> list[History]:
@@ -37,14 +39,14 @@ def shown(memory: Memory) -> list[History]:
     for b in range(memory.batch_size):
         here = exist[b]
         assert (latents[b, here].flatten(1) == poses[b, here, :1]).all(), "a frame and its pose went apart"
-        pairs = zip(poses[b, here, 0].tolist(), times[b, here].tolist(), strict=True)
-        result.append(list(pairs))
+        imagined = memory.arena.imagined.flatten()[slots[b, here]]
+        frames = zip(poses[b, here, 0].tolist(), times[b, here].tolist(), imagined.tolist(), strict=True)
+        result.append(list(frames))
     return result
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["append", "fork", "select", "join", "keep", "bytes"]), st.integers(0, 9)),
-                min_size=5, max_size=60), st.integers(1, 3))  # fmt: skip
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), min_size=5, max_size=60), st.integers(1, 3))
 def test_whatever_happens_every_state_shows_its_own_past(actions: list[tuple[str, int]], page: int) -> None:
     arena = Arena(SHAPE, page_frames=page, pages=2)
     arena.tail_pages = 3
@@ -63,6 +65,10 @@ def test_whatever_happens_every_state_shows_its_own_past(actions: list[tuple[str
         elif action == "join" and kept:
             other, theirs = kept[number % len(kept)]
             memory, histories = Memory.cat([memory, other])[:6], (histories + theirs)[:6]
+        elif action == "forget":
+            slots, _ = memory.slots()
+            memory = memory.keep(memory.arena.read_places(slots)[0][..., 0] % 4 != number % 4)
+            histories = [[frame for frame in h if frame[0] % 4 != number % 4] for h in histories]
         elif action == "bytes":
             arena = memory.arena if number % 2 else Arena(SHAPE, page_frames=page, pages=1)
             arena.tail_pages = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -110,10 +111,14 @@ modes = pytest.mark.parametrize("mode", ["recent", "spacing"])
 @cases
 def test_worldpack_ranks_as_its_formula_does(mode: Exclusion, seed: int, n: int, k: int) -> None:
     query, remembered = walk(seed, 3, n)
-    for strategy in (WorldPack(exclusion=6, exclusion_mode=mode), WorldPack(5, 3, 40, 1, 1, 0.1, 4, mode)):
+    made_up = torch.from_numpy(np.random.default_rng(seed).random((3, n)) < 0.5)
+    remembered = replace(remembered, imagined=made_up)
+    usual = WorldPack(exclusion=6, exclusion_mode=mode, weight_imagined=0.3)
+    for strategy in (usual, WorldPack(5, 3, 40, 1, 1, 0.1, 4, mode)):
         slow = []
-        for pose, now, there, poses, times in per_world(query, remembered):
-            scores = {i: log_score(pose, poses[i], strategy) for i in there}
+        for b, (pose, now, there, poses, times) in enumerate(per_world(query, remembered)):
+            less = math.log(strategy.weight_imagined)
+            scores = {i: log_score(pose, poses[i], strategy) + (less if made_up[b, i] else 0) for i in there}
             # Equal poses score equally in exact arithmetic: keep rounding from deciding.
             scores = {i: round(s, 9) if s > -math.inf else s for i, s in scores.items()}
             near = {i: -1e15 - float(np.linalg.norm(poses[i][:3] - pose[:3])) for i in there}

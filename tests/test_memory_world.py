@@ -204,23 +204,25 @@ def test_recall_by_tree_is_recall_by_scoring_everything(monkeypatch: pytest.Monk
     arena, n = Arena((1, 1, 1), page_frames=4), 400
     poses = torch.from_numpy(np.cumsum(rng.normal(size=(2, n, 5)) * [20, 20, 0, 0.3, 0], 1))
     memory = arena.empty(2).extend(torch.arange(n).float().expand(2, n).reshape(2, n, 1, 1, 1), poses)
-    memory = memory[[0, 1, 0, 1]].extend(torch.full((4, 3, 1, 1, 1), 7.0), poses[[0, 1, 0, 1], :3])
+    memory = memory[[0, 1, 0, 1]].extend(torch.full((4, 3, 1, 1, 1), 7.0), poses[[0, 1, 0, 1], :3], imagined=True)
     now = torch.from_numpy(memory.next_time)
     near = torch.from_numpy(rng.integers(0, n, 4))
     query = Query(poses[[0, 1, 0, 1], near] + 1, now, torch.arange(4), skip=2)
-    slow = recall(memory, WorldPack(exclusion=5), query, 6)
+    strategy = WorldPack(exclusion=5, weight_imagined=0.5)
+    slow = recall(memory, strategy, query, 6)
     monkeypatch.setattr(recall_module, "TREE_FROM", 10)
     monkeypatch.setattr("worldloop.world_models.memory.recall.FIRST_FETCH", 8)
     assert memory.trunk_counts.sum() > 0, "no long past: this case proves nothing"
-    fast = recall(memory, WorldPack(exclusion=5), query, 6)
+    fast = recall(memory, strategy, query, 6)
     assert arena.indices, "the tree was not used"
     for name in ("latents", "poses", "times", "valid"):
         assert torch.equal(getattr(fast, name), getattr(slow, name)), name
     # And both are what the strategy chooses from a plain list.
     every = torch.cat([poses[0], poses[0, :3]])[None]
+    made_up = torch.arange(n + 3)[None] >= n
     plain = retrieve(
-        WorldPack(exclusion=5), Query(query.pose[:1], now[:1], now[:1], skip=2),
-        Remembered(every, torch.arange(n + 3)[None], torch.ones(1, n + 3, dtype=torch.bool)), 6,
+        strategy, Query(query.pose[:1], now[:1], now[:1], skip=2),
+        Remembered(every, torch.arange(n + 3)[None], torch.ones(1, n + 3, dtype=torch.bool), made_up), 6,
     )  # fmt: skip
     assert slow.times[0].tolist() == plain.columns[0].tolist()
     assert (slow.times < now[:, None] - 2).all()

@@ -87,8 +87,8 @@ class WorldState:
         )
 
     def append(self, latents: Tensor, pose: Tensor, motion: Tensor, deviation: Tensor) -> WorldState:
-        """The state after one more frame: latents (B, C, h, w), pose, motion and its deviation (B, 5) each. The oldest
-        slot goes."""
+        """The state after one more imagined frame: latents (B, C, h, w), pose, motion and its deviation (B, 5) each.
+        The oldest slot goes."""
         return replace(
             self,
             step=self.step + 1,
@@ -98,7 +98,7 @@ class WorldState:
             motions=torch.cat([self.motions[:, 1:], motion.to(self.motions.dtype).unsqueeze(1)], 1),
             valid=torch.cat([self.valid[:, 1:], torch.ones_like(self.valid[:, :1])], 1),
             deviation=deviation.to(self.deviation.dtype),
-            memory=None if self.memory is None else self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1)),
+            memory=None if self.memory is None else self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1), True),
         )
 
     def fork(self, n: int) -> WorldState:
@@ -113,6 +113,25 @@ class WorldState:
         return self._map(
             lambda t: t.expand(n, *t.shape[1:]) if one else t.repeat_interleave(n, 0), lambda m: m.fork(n)
         )
+
+    def forget(self, unwanted: Callable[[Tensor, Tensor], Tensor]) -> WorldState:
+        """The same worlds without some of what they remember; the recent frames stay.
+
+        Args:
+            unwanted: takes poses (B, N, 5) and times (B, N) of what is remembered, and says which to forget (B, N).
+
+        Raises:
+            ValueError: the worlds have no long-term memory, or the answer has another shape or type.
+        """
+        if self.memory is None:
+            raise ValueError("This world has no long-term memory to forget from.")
+        slots, _ = self.memory.slots()
+        gone = unwanted(*self.memory.arena.read_places(slots))
+        if gone.dtype != torch.bool or gone.shape != slots.shape:
+            raise ValueError(
+                f"What to forget is a bool tensor of shape {tuple(slots.shape)}; got {gone.dtype} {tuple(gone.shape)}."
+            )
+        return replace(self, memory=self.memory.keep(~gone))
 
     def with_seeds(self, seeds: Tensor) -> WorldState:
         """The same worlds with other noise from here on: seeds (B,) int64."""

@@ -30,7 +30,8 @@ WhenFull = Literal["oldest", "error"]
 _TAIL_PAGES = 16
 _numbers = itertools.count(1)
 _Table = NDArray[np.int64]
-_TENSORS = ("latents", "poses", "times", "trunk_pages", "trunk_counts", "row", "tail_pages", "tail_counts", "last_time")
+_STORED = ("latents", "poses", "times", "imagined")
+_TENSORS = (*_STORED, "trunk_pages", "trunk_counts", "row", "tail_pages", "tail_counts", "last_time")
 
 
 class MemoryFull(WorldloopError):
@@ -44,6 +45,7 @@ class Arena:
         latents: (P, S, C, h, w) on the device, in ``dtype``.
         poses: (P, S, 5) float64.
         times: (P, S) int64.
+        imagined: (P, S) bool, which frames the world made up; the others were observed.
         page_frames: S.
         indices: trees over the frames of long trunks, see `recall`.
 
@@ -89,6 +91,7 @@ class Arena:
             self.latents = torch.zeros(pages, page_frames, *latent_shape, device=device, dtype=dtype)
             self.poses = torch.zeros(pages, page_frames, POSE_DIM, device=device, dtype=torch.float64)
             self.times = torch.zeros(pages, page_frames, device=device, dtype=torch.int64)
+            self.imagined = torch.zeros(pages, page_frames, device=device, dtype=torch.bool)
         self._fill: _Table = np.zeros(pages, np.int64)
         self._free: _Table = np.arange(pages)[::-1].copy()
         self._live: weakref.WeakSet[Memory] = weakref.WeakSet()
@@ -161,7 +164,7 @@ class Arena:
         old = self.pages
         more = max(old, n)
         with torch.inference_mode(False):
-            for name in ("latents", "poses", "times"):
+            for name in _STORED:
                 tensor: Tensor = getattr(self, name)
                 setattr(self, name, torch.cat([tensor, tensor.new_zeros(more, *tensor.shape[1:])]))
         self._fill = np.concatenate([self._fill, np.zeros(more, np.int64)])
@@ -204,13 +207,14 @@ class Memory:
         lengths: _Table = self.trunk_counts.sum(1)[self.row] + self.tail_counts.sum(1)
         return lengths
 
-    def append(self, latents: Tensor, poses: Tensor, times: Any) -> Memory:
+    def append(self, latents: Tensor, poses: Tensor, times: Any, imagined: bool = False) -> Memory:
         """The memories after one more frame each.
 
         Args:
             latents: (B, C, h, w).
             poses: (B, 5) canonical.
             times: (B,) int64 on the host, later than every frame before.
+            imagined: whether the world made them up.
 
         Raises:
             ValueError: another shape, a pose that is not finite, or a frame out of order.
@@ -240,6 +244,7 @@ class Memory:
         arena.latents.flatten(0, 1)[slots] = latents.to(arena.device, arena.latents.dtype)
         arena.poses.flatten(0, 1)[slots] = poses.to(arena.device, torch.float64)
         arena.times.flatten(0, 1)[slots] = torch.from_numpy(when).to(arena.device)
+        arena.imagined.flatten(0, 1)[slots] = imagined
         return replace(memory, tail_pages=pages, tail_counts=counts, last_time=when)
 
     def fork(self, n: int) -> Memory:
@@ -297,12 +302,34 @@ class Memory:
         """(B,) the time of each world's next frame: one after the newest, 0 for the first."""
         return np.where(self.last_time < 0, 0, self.last_time + 1)
 
-    def extend(self, latents: Tensor, poses: Tensor) -> Memory:
+    def extend(self, latents: Tensor, poses: Tensor, imagined: bool = False) -> Memory:
         """The memories after T more frames each, in consecutive steps: latents (B, T, C, h, w), poses (B, T, 5)."""
         memory = self
         for t in range(latents.shape[1]):
-            memory = memory.append(latents[:, t], poses[:, t], memory.next_time)
+            memory = memory.append(latents[:, t], poses[:, t], memory.next_time, imagined)
         return memory
+
+    def keep(self, wanted: Tensor) -> Memory:
+        """The memories with those frames only where ``wanted`` (B, N) holds, columns as in `slots`.
+
+        The kept frames are copied; worlds that shared a past share it no longer.
+        """
+        arena, (slots, exist) = self.arena, self.slots()
+        chosen = (exist & wanted.to(exist.device)).cpu().numpy()
+        size, lengths = arena.page_frames, chosen.sum(1)
+        counts = np.clip(lengths[:, None] - size * np.arange(-(-lengths.max(initial=0) // size)), 0, size)
+        pages = np.zeros_like(counts)
+        pages[counts > 0] = arena.take(int((counts > 0).sum()))
+        arena._fill[pages[counts > 0]] = counts[counts > 0]
+        there = np.arange(size) < counts[..., None]
+        target = torch.from_numpy((pages[..., None] * size + np.arange(size))[there]).to(arena.device)
+        source = slots[torch.from_numpy(chosen).to(arena.device)]
+        for name in _STORED:
+            stored: Tensor = getattr(arena, name).flatten(0, 1)
+            stored[target] = stored[source]
+        none, b = np.zeros((self.batch_size, 0), np.int64), self.batch_size
+        numbers = tuple(next(_numbers) for _ in range(b))
+        return Memory(arena, pages, counts, numbers, np.arange(b), none, none, self.last_time)
 
     def slots(self) -> tuple[Tensor, Tensor]:
         """Where all frames are: slots (B, N) int64 for `Arena.read`, oldest first, and which of them exist (B, N)."""
@@ -332,7 +359,7 @@ class Memory:
         shown = torch.arange(arena.page_frames) < torch.from_numpy(visible[kept])[:, None]
         index = torch.from_numpy(kept).to(arena.device)
         data: dict[str, Tensor] = {}
-        for name in ("latents", "poses", "times"):
+        for name in _STORED:
             stored = getattr(arena, name)[index].cpu()
             data[name] = stored * shown.view(*shown.shape, *[1] * (stored.ndim - 2)).to(stored.dtype)
         for name, (pages, counts) in zip(("trunk", "tail"), tables, strict=True):
@@ -355,7 +382,7 @@ class Memory:
             raise WorldFormatError(
                 f"This memory holds pages of shape {tuple(data['latents'].shape[1:])}, this world's have {shape}."
             )
-        tables = {k: data[k].cpu().numpy().astype(np.int64) for k in _TENSORS[3:]}
+        tables = {k: data[k].cpu().numpy().astype(np.int64) for k in _TENSORS[len(_STORED) :]}
         n, b = len(data["latents"]), len(tables["row"])
         for part, rows in (("trunk", len(tables["trunk_pages"])), ("tail", b)):
             pages, counts = tables[f"{part}_pages"], tables[f"{part}_counts"]
@@ -369,7 +396,7 @@ class Memory:
             raise WorldFormatError("The page tables of this memory are damaged.")
         taken = arena.take(n)
         index = torch.from_numpy(taken).to(arena.device)
-        for name in ("latents", "poses", "times"):
+        for name in _STORED:
             getattr(arena, name)[index] = data[name].to(arena.device, getattr(arena, name).dtype)
         parts = {}
         for part in ("trunk", "tail"):

@@ -67,8 +67,7 @@ def _choose(memory: Memory, strategy: Strategy, query: Query, k: int) -> tuple[T
         probes = [(probe.points.cpu().numpy(), probe.best) for probe in strategy.probes(query.pose)]
         return _search(memory, strategy, query, k, probes, max(FIRST_FETCH, 2 * k))
     slots, exist = memory.slots()
-    poses, times = memory.arena.read_places(slots)
-    found = retrieve(strategy, query, Remembered(poses, times, exist), k)
+    found = retrieve(strategy, query, _remembered(memory, slots, exist), k)
     return _taken(slots, found), found.valid
 
 
@@ -80,8 +79,7 @@ def _search(
     if first and len(probes) > 1:
         others = max(best for _, best in probes[1:])
         bound = bound.where(bound.isneginf(), bound.clamp(min=others))
-    poses, times = memory.arena.read_places(slots)
-    remembered = Remembered(poses, times, exist)
+    remembered = _remembered(memory, slots, exist)
     found = retrieve(strategy, query, remembered, k)
     taken, valid = _taken(slots, found), found.valid
     unsure = (~(_sure(strategy, query, remembered, found, bound) | bound.isneginf())).nonzero()[:, 0]
@@ -92,6 +90,11 @@ def _search(
             memory[worlds], strategy, query[unsure], k, rest, fetch if first else 4 * fetch, first=False
         )
     return taken, valid
+
+
+def _remembered(memory: Memory, slots: Tensor, exist: Tensor) -> Remembered:
+    """What is known of the frames of slots (B, N)."""
+    return Remembered(*memory.arena.read_places(slots), exist, memory.arena.imagined.flatten()[slots])
 
 
 def _taken(slots: Tensor, found: Retrieved) -> Tensor:

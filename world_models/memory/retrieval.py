@@ -52,11 +52,13 @@ class Remembered:
         poses: (B, N, 5) float64 canonical.
         times: (B, N) int64.
         exist: (B, N) bool.
+        imagined: (B, N) bool, which of them the world made up; None where all were observed.
     """
 
     poses: Tensor
     times: Tensor
     exist: Tensor
+    imagined: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,13 @@ class WorldPack:
     exclusion_mode: Exclusion = "recent"
     """``"recent"`` leaves the latest ``exclusion`` steps out; ``"spacing"`` keeps choices that far apart. Frames
     excluded so are used after all others, rather than none."""
+    weight_imagined: float = 1.0
+    """The score of a frame that the world made up is multiplied by this, at most 1: what was seen is worth more."""
 
     def __post_init__(self) -> None:
-        if min(self.sigma_along, self.sigma_across, self.pose_scale, self.weight_view, self.weight_back) <= 0:
-            raise ConfigError("WorldPack's sigmas, weights and pose scale are positive.")
+        weights = self.weight_view, self.weight_back, self.weight_imagined
+        if min(self.sigma_along, self.sigma_across, self.pose_scale, *weights) <= 0 or self.weight_imagined > 1:
+            raise ConfigError("WorldPack's sigmas, weights and pose scale are positive; weight_imagined is at most 1.")
         if self.exclusion < 0:
             raise ConfigError(f"An exclusion window is at least 0 steps, got {self.exclusion}.")
         if self.exclusion_mode not in ("recent", "spacing"):
@@ -204,6 +209,8 @@ class WorldPack:
         score = self.score(query.pose, remembered.poses)
         distance = (remembered.poses[..., :3] - query.pose[:, None, :3]).norm(dim=-1)
         score = torch.where(score == _NEVER, _BLIND - distance, score)
+        if remembered.imagined is not None and self.weight_imagined < 1:
+            score = torch.where(remembered.imagined, score + math.log(self.weight_imagined), score)
         return choose(score, query, remembered, k, self.exclusion, self.exclusion_mode)
 
 
