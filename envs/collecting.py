@@ -28,6 +28,7 @@ from .explorers import (
     WaypointExplorer,
     WithRandomActions,
     action_spec,
+    layout_of,
     load_explorer,
 )
 from .recording import RecordEpisodes
@@ -92,7 +93,8 @@ class CollectConfig:
     policy: str = "mix"
     """Who acts: mix (of the three that follow, episode by episode), waypoint (walks from place to
     place), loop (walks away and comes back), random, an SB3 model's .zip (which is unpickled: only load
-    files that you trust), or module:name of your own."""
+    files that you trust), or module:name of your own. Waypoint and loop walk by the environment's layout,
+    which DoomRooms has; elsewhere say random or your own."""
 
     waypoint: float = 0.7
     """Share of the waypoint explorer in the mix."""
@@ -162,6 +164,12 @@ class CollectConfig:
         if self.policy.endswith(".zip"):
             keys.append("algorithm")
         return {"first_map": self.map_seeds[0]} | {key: getattr(self, key) for key in keys}
+
+    @property
+    def walks_by_layout(self) -> bool:
+        """Whether who acts needs an environment that knows its layout."""
+        walks_in_mix = self.policy == "mix" and self.waypoint + self.loop > 0
+        return walks_in_mix or self.policy in ("waypoint", "loop")
 
     @property
     def _shares(self) -> tuple[float, float, float]:
@@ -330,6 +338,10 @@ def _describe(config: CollectConfig) -> DatasetInfo:
             raise ConfigError(
                 f"Recording needs (H, W, 3) frames; {config.env} observes {env.observation_space}."
             )
+        if config.walks_by_layout and not env.has_wrapper_attr("layout"):
+            # Some environments know their layout only once they show a map.
+            env.reset(options={"map_seed": config.map_seeds[0]})
+            layout_of(env)
         return DatasetInfo(
             env_id=config.env,
             env_kwargs=config.kwargs,

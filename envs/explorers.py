@@ -309,7 +309,7 @@ def action_spec(env: gym.Env[Any, Any]) -> ActionSpec:
     Raises:
         ConfigError: the environment does not tell.
     """
-    spec = getattr(env.unwrapped, "action_spec", None)
+    spec = env.get_wrapper_attr("action_spec") if env.has_wrapper_attr("action_spec") else None
     if not isinstance(spec, ActionSpec):
         raise ConfigError(f"{env.unwrapped} needs an attribute 'action_spec' that says what its actions do.")
     return spec
@@ -321,7 +321,7 @@ def layout_of(env: gym.Env[Any, Any]) -> Layout:
     Raises:
         ConfigError: the environment does not tell.
     """
-    layout: Layout | None = getattr(env.unwrapped, "layout", None)
+    layout: Layout | None = env.get_wrapper_attr("layout") if env.has_wrapper_attr("layout") else None
     if layout is None:
         raise ConfigError(f"{env.unwrapped} has no 'layout' to walk by: use the random policy or your own.")
     return layout
