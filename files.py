@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -16,6 +17,19 @@ from safetensors import SafetensorError
 from .errors import WorldloopError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DIGEST = 32
+
+
+def sealed(data: bytes) -> bytes:
+    """``data`` behind its own digest, so that `unsealed` notices every change."""
+    return hashlib.sha256(data).digest() + data
+
+
+def unsealed(data: bytes) -> bytes | None:
+    """What `sealed` was given, or None if a bit of it has changed since."""
+    body = data[_DIGEST:]
+    return body if hashlib.sha256(body).digest() == data[:_DIGEST] else None
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import WorldFormatError
+from ..files import sealed, unsealed
 from ..world_models.state import WorldState
 
 _FORMAT = "worldloop.episodes/1"
@@ -26,6 +28,8 @@ class Episodes:
         elapsed: (B,) int64, steps since the episode began.
         context: (B,) int64, index of the recorded start, or -1.
         uncertainty: (B,) float32 of the newest frame; 0 at the start, which is real.
+        retrieved_times: (B, R) int64, when the frames that memory gave for the newest one were seen; -1 for none.
+        retrieved_poses: (B, R, 5) float64, from where.
         done: (B,) bool, the episode has terminated or was truncated.
     """
 
@@ -35,6 +39,8 @@ class Episodes:
     elapsed: Tensor
     context: Tensor
     uncertainty: Tensor
+    retrieved_times: Tensor
+    retrieved_poses: Tensor
     done: Tensor
 
     def __len__(self) -> int:
@@ -63,7 +69,7 @@ class Episodes:
         """The episodes as bytes, bit-exact, noise included; `restore` reads them in any process."""
         world = torch.frombuffer(bytearray(self.world.snapshot()), dtype=torch.uint8)
         rows = {name: getattr(self, name).contiguous().cpu() for name in _ROWS}
-        return save({"world": world, **rows}, metadata={"format": _FORMAT})
+        return sealed(save({"world": world, **rows}, metadata={"format": _FORMAT}))
 
     @classmethod
     def restore(cls, data: bytes, device: torch.device | str = "cpu") -> Episodes:
@@ -72,9 +78,12 @@ class Episodes:
         Raises:
             WorldFormatError: the bytes are damaged, or hold something else.
         """
+        body = unsealed(data)
+        if body is None:
+            raise WorldFormatError("These bytes are no snapshot of an environment, or they are damaged.")
         try:
-            tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            tensors = load(body)
+            header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
             if header["__metadata__"]["format"] != _FORMAT:
                 raise ValueError("another format")
             world = WorldState.restore(tensors.pop("world").numpy().tobytes(), device)
@@ -85,6 +94,11 @@ class Episodes:
             raise WorldFormatError(
                 f"These bytes are no snapshot of an environment of this version of worldloop: {error!r}."
             ) from error
+
+
+def read_snapshot(snapshot: bytes | str | Path) -> bytes:
+    """The bytes of a snapshot, given as they are or as the file that holds them."""
+    return snapshot if isinstance(snapshot, bytes) else Path(snapshot).read_bytes()
 
 
 _ROWS = tuple(f.name for f in fields(Episodes) if f.name != "world")

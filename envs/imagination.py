@@ -6,6 +6,7 @@ A learned world knows states and steps; an environment knows episodes. `Imaginat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,13 +20,19 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from ..world_models.noise import hash64
+from ..world_models.pose import POSE_DIM
 from ..world_models.pretrained import load_world
 from ..world_models.state import WorldState
-from ..world_models.world import World
+from ..world_models.world import ImaginedStep, World
 from .contexts import CONTEXTS_FILE, Contexts
 from .episodes import Episodes
+from .experience import Experience, experience_of
+from .uncertainty import Uncertainty, check_uncertainty, coverage, disagreement
 
-Observation = Literal["frame", "latent"]
+ObservationName = Literal["frame", "latent", "pose"]
+Observation = ObservationName | Sequence[ObservationName]
+"""What is observed of the newest frame: ``"frame"`` (H, W, 3) uint8; ``"latent"`` (C, h, w) float32, without decoding
+anything; ``"pose"`` (5,) float64; or several of them, as a dict."""
 
 NO_CONTEXT = -1
 """Context index of an episode that was started from a state instead."""
@@ -49,14 +56,18 @@ class Imagination:
         world: a learned world, or the name or directory of one.
         contexts: recorded starts, or the file that holds them; default: those that came with the world.
         max_episode_steps: time limit, None for none.
-        observation: ``"frame"``: (H, W, 3) uint8; ``"latent"``: (C, h, w) float32, nothing is decoded.
+        observation: what is observed, see `Observation`.
         device: where to load a world given by name.
         overrides: of its configuration, as `load_world` takes them.
         render_mode: ``"rgb_array"`` or None; only checked here.
+        uncertainty: what ``info["uncertainty"]`` is, see `Uncertainty`.
+        uncertainty_samples: noise seeds that ``"disagreement"`` compares.
+        max_uncertainty: an episode is truncated where its uncertainty passes this; None for never.
+        retrieved: tell in ``info`` which frames memory gave for the newest one: ``retrieved`` (R,) int64, the steps at
+            which they were seen (-1 for none), and ``retrieved_poses`` (R, 5).
 
     Raises:
-        ConfigError: an unknown observation or render mode, a time limit below 1, or contexts that do not fit
-            the world.
+        ConfigError: an argument that does not exist, contradicts another one or does not fit the world.
         WorldFormatError: no such world.
         DataError: no such contexts.
     """
@@ -70,31 +81,50 @@ class Imagination:
         device: str = "cpu",
         overrides: dict[str, Any] | None = None,
         render_mode: str | None = None,
+        uncertainty: Uncertainty = "denoising",
+        uncertainty_samples: int = 4,
+        max_uncertainty: float | None = None,
+        retrieved: bool = False,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode is 'rgb_array' or None; got {render_mode!r}.")
-        if observation not in get_args(Observation):
-            raise ConfigError(
-                f"observation is one of {', '.join(get_args(Observation))}; got {observation!r}."
-            )
         if max_episode_steps is not None and max_episode_steps < 1:
+            raise ConfigError(f"max_episode_steps is at least 1, or None for no limit; got {max_episode_steps}.")
+        if max_uncertainty is not None and not max_uncertainty > 0:
+            raise ConfigError(f"max_uncertainty is above 0, or None for no limit; got {max_uncertainty}.")
+        names = (observation,) if isinstance(observation, str) else tuple(observation)
+        if not names or len(set(names)) < len(names) or not set(names) <= set(get_args(ObservationName)):
             raise ConfigError(
-                f"max_episode_steps is at least 1, or None for no limit; got {max_episode_steps}."
+                f"observation is one of {', '.join(get_args(ObservationName))}, or several; got {observation!r}."
             )
         self.world = _load(world, device, overrides or {})
+        check_uncertainty(uncertainty, uncertainty_samples, self.world)
         self.contexts = _contexts(contexts, self.world)
         self.max_episode_steps = max_episode_steps
         self.observation = observation
+        self.max_uncertainty = max_uncertainty
+        self.retrieved = retrieved
+        self._names: tuple[str, ...] = names
+        self._uncertainty, self._samples = uncertainty, uncertainty_samples
         self.action_space = action_space(self.world.actions)
+        self._still = still_action(self.world.actions)
         self._recent_shape = tuple(self.world.start(1).latents.shape[1:])
-        self.observation_space = (
-            gym.spaces.Box(-np.inf, np.inf, self._recent_shape[1:], np.float32)
-            if observation == "latent"
-            else gym.spaces.Box(0, 255, (*self.world.frame_size, 3), np.uint8)
+        spaces: dict[str, gym.Space[Any]] = {
+            "frame": gym.spaces.Box(0, 255, (*self.world.frame_size, 3), np.uint8),
+            "latent": gym.spaces.Box(-np.inf, np.inf, self._recent_shape[1:], np.float32),
+            "pose": gym.spaces.Box(-np.inf, np.inf, (POSE_DIM,), np.float64),
+        }
+        self.observation_space: gym.Space[Any] = (
+            spaces[observation] if isinstance(observation, str) else gym.spaces.Dict({n: spaces[n] for n in names})
         )
 
     def begin(
-        self, seed: Tensor, episode: Tensor, context: Tensor | None = None, state: WorldState | None = None
+        self,
+        seed: Tensor,
+        episode: Tensor,
+        context: Tensor | None = None,
+        state: WorldState | None = None,
+        experience: Experience | None = None,
     ) -> Episodes:
         """B new episodes.
 
@@ -104,14 +134,23 @@ class Imagination:
                 drawn.
             context: (B,) int64, which recorded starts; default: drawn.
             state: continue these B worlds instead, noise included.
+            experience: begin all B episodes after this instead.
 
         Raises:
-            ValueError: a context that does not exist, or a state of another batch size or kind of world.
+            ValueError: a context that does not exist, a state of another batch size or kind of world, or experience
+                that does not fit the world.
         """
         key = hash64(hash64(seed) ^ episode)
         b, device = len(seed), self.world.device
         if state is not None:
             self._check_state(state, b)
+            context = torch.full((b,), NO_CONTEXT, dtype=torch.int64, device=device)
+        elif experience is not None:
+            with torch.no_grad():
+                state = self.world.observe(
+                    self.world.start(1), experience.frames[None], experience.actions[None], experience.poses[None]
+                )
+            state = state.fork(b).with_seeds(hash64(key ^ _WORLD_SEED))
             context = torch.full((b,), NO_CONTEXT, dtype=torch.int64, device=device)
         else:
             if context is None:
@@ -133,6 +172,8 @@ class Imagination:
             elapsed=torch.zeros_like(seed),
             context=context,
             uncertainty=torch.zeros(b, device=device),
+            retrieved_times=torch.full((b, self.world.retrieves), -1, dtype=torch.int64, device=device),
+            retrieved_poses=state.pose.to(device).unsqueeze(1).expand(-1, self.world.retrieves, -1),
             done=torch.zeros(b, dtype=torch.bool, device=device),
         )
 
@@ -143,8 +184,8 @@ class Imagination:
     def step(self, episodes: Episodes, actions: Any) -> tuple[Episodes, Outcome]:
         """One imagined step of B episodes.
 
-        An episode terminates where the world is more likely to end than to go on (continues < 0.5), and is
-        truncated at the time limit.
+        An episode terminates where the world is more likely to end than to go on (continues < 0.5), and is truncated at
+        the time limit and where the world is less sure than it must be.
 
         Args:
             episodes: B of them.
@@ -155,24 +196,38 @@ class Imagination:
         """
         with torch.no_grad():
             world, step = self.world.imagine(episodes.world, actions)
+            unsure = self._doubt(episodes.world, actions, step)
         elapsed = episodes.elapsed + 1
         terminated = step.continues < 0.5
         limit = self.max_episode_steps
         truncated = torch.zeros_like(terminated) if limit is None else elapsed >= limit
+        if self.max_uncertainty is not None:
+            truncated = truncated | (unsure > self.max_uncertainty)
         after = replace(
             episodes,
             world=world,
             elapsed=elapsed,
-            uncertainty=step.uncertainty,
+            uncertainty=unsure,
+            retrieved_times=step.retrieved_times,
+            retrieved_poses=step.retrieved_poses,
             done=terminated | truncated,
         )
         return after, Outcome(step.reward, terminated, truncated)
 
-    def observe(self, episodes: Episodes) -> NDArray[Any]:
-        """Observations (B, ...) of the newest frame of each episode."""
-        if self.observation == "latent":
-            return _copy(episodes.world.latents[:, -1].to(torch.float32))
-        return self.render(episodes)
+    def _doubt(self, before: WorldState, actions: Any, step: ImaginedStep) -> Tensor:
+        if self._uncertainty == "disagreement":
+            return disagreement(self.world, before, actions, step, self._samples)
+        return coverage(before, step.pose) if self._uncertainty == "coverage" else step.uncertainty
+
+    def observe(self, episodes: Episodes) -> Any:
+        """Observations (B, ...) of the newest frame of each episode; a dict of them where several were asked for."""
+        seen = {name: self._observe(episodes, name) for name in self._names}
+        return seen[self._names[0]] if isinstance(self.observation, str) else seen
+
+    def _observe(self, episodes: Episodes, name: str) -> NDArray[Any]:
+        if name == "frame":
+            return self.render(episodes)
+        return _copy(episodes.world.pose if name == "pose" else episodes.world.latents[:, -1].to(torch.float32))
 
     def render(self, episodes: Episodes) -> NDArray[np.uint8]:
         """Pictures (B, H, W, 3) uint8 of the newest frame of each episode."""
@@ -180,12 +235,17 @@ class Imagination:
             return _copy(self.world.render(episodes.world.latents[:, -1]))
 
     def info(self, episodes: Episodes) -> dict[str, NDArray[Any]]:
-        """Of B episodes: pose (B, 5) float64, uncertainty (B,) float64, context (B,) int64."""
-        return {
+        """Of B episodes: pose (B, 5) float64, uncertainty (B,) float64, context (B,) int64, and on request retrieved
+        (B, R) int64 and retrieved_poses (B, R, 5) float64."""
+        known = {
             "pose": _copy(episodes.world.pose),
             "uncertainty": _copy(episodes.uncertainty.to(torch.float64)),
             "context": _copy(episodes.context),
         }
+        if self.retrieved:
+            known["retrieved"] = _copy(episodes.retrieved_times)
+            known["retrieved_poses"] = _copy(episodes.retrieved_poses)
+        return known
 
     def restore(self, data: bytes, batch_size: int) -> Episodes:
         """The ``batch_size`` episodes of a snapshot.
@@ -196,14 +256,56 @@ class Imagination:
         """
         episodes = Episodes.restore(data, self.world.device)
         self._check_state(episodes.world, batch_size)
+        found, own = episodes.retrieved_times.shape[1], self.world.retrieves
+        if found != own:
+            raise ValueError(f"This snapshot's world looks up {found} frames a step; this one looks up {own}.")
         return episodes
 
+    def moved_to(self, episodes: Episodes, poses: Any) -> Episodes:
+        """The same episodes elsewhere: the worlds imagine what is seen from canonical ``poses`` (B, 5).
+
+        Raises:
+            ValueError: poses of another shape, or not finite.
+        """
+        still = np.repeat(self._still, len(episodes), 0)
+        with torch.no_grad():
+            world, step = self.world.imagine(episodes.world, still, np.asarray(poses, np.float64))
+            unsure = self._doubt(episodes.world, still, step)
+        return replace(
+            episodes,
+            world=world,
+            uncertainty=unsure,
+            retrieved_times=step.retrieved_times,
+            retrieved_poses=step.retrieved_poses,
+        )
+
+    def remember(self, episodes: Episodes, frames: Any, poses: Any) -> Episodes:
+        """The same episodes with real frames (B, H, W, 3), seen from ``poses`` (B, 5), in the worlds' memories.
+
+        Raises:
+            ValueError: a world without a long-term memory, or shapes that do not fit.
+        """
+        with torch.no_grad():
+            world = self.world.remember(episodes.world, np.asarray(frames)[:, None], np.asarray(poses)[:, None])
+        return replace(episodes, world=world)
+
+    def forget(self, episodes: Episodes, centre: Any, radius: float) -> Episodes:
+        """The same episodes without what was seen from within ``radius`` world units of ``centre``, x and y.
+
+        Raises:
+            ValueError: a world without a long-term memory, a centre that is no point, or a radius not above 0.
+        """
+        point = np.asarray(centre, np.float64)
+        if point.shape != (2,) or not np.isfinite(point).all() or not radius > 0:
+            raise ValueError(f"A region is a centre (x, y) and a radius above 0; got {centre!r} and {radius!r}.")
+        middle = torch.from_numpy(point).to(self.world.device)
+        world = episodes.world.forget(lambda poses, times: (poses[..., :2] - middle).norm(dim=-1) <= radius)
+        return replace(episodes, world=world)
+
     def _check_state(self, state: WorldState, batch_size: int) -> None:
-        if state.batch_size != batch_size or tuple(state.latents.shape[1:]) != self._recent_shape:
-            raise ValueError(
-                f"Expected the state of {batch_size} worlds with recent latents {self._recent_shape}, "
-                f"got {state.batch_size} with {tuple(state.latents.shape[1:])}."
-            )
+        if state.batch_size != batch_size:
+            raise ValueError(f"Expected the state of {batch_size} worlds, got {state.batch_size}.")
+        self.world.check(state)
         if not bool(state.valid[:, -1].all()):
             raise ValueError(
                 "A world that has seen nothing cannot be continued; let it observe a frame first."
@@ -217,37 +319,69 @@ def action_space(spec: ActionSpec) -> gym.spaces.Discrete | gym.spaces.Box:
     return gym.spaces.Box(-1.0, 1.0, spec.shape, np.float32)
 
 
+def check_fits(world: World, env: gym.Env[Any, Any]) -> None:
+    """Refuse a real environment that ``world`` cannot be compared with.
+
+    Raises:
+        ConfigError: another frame size, or another action space.
+    """
+    shape = env.observation_space.shape
+    if shape != (*world.frame_size, 3):
+        raise ConfigError(f"This world draws frames {(*world.frame_size, 3)}, the real environment {shape}.")
+    space, spec = env.action_space, world.actions
+    fits = (
+        isinstance(space, gym.spaces.Discrete) and int(space.n) == spec.n
+        if spec.kind == "discrete"
+        else isinstance(space, gym.spaces.Box) and space.shape == spec.shape
+    )
+    if not fits:
+        raise ConfigError(
+            f"This world knows {spec.n} {spec.kind} actions ({', '.join(spec.names)}), "
+            f"the environment has {space}."
+        )
+
+
+def still_action(spec: ActionSpec) -> NDArray[Any]:
+    """(1, ...) the action that moves least."""
+    if spec.kind == "discrete":
+        return np.array([int(np.abs(np.array(spec.motion)).sum(1).argmin())])
+    return np.zeros((1, *spec.shape), np.float32)
+
+
 def draw_seed(generator: np.random.Generator) -> int:
     """A 63-bit seed of imagined episodes from an environment's own generator."""
     return int(generator.integers(2**63 - 1))
 
 
-def read_options(options: dict[str, Any] | None, batch_size: int) -> tuple[Tensor | None, WorldState | None]:
-    """``context`` and ``state`` of the options of a reset of ``batch_size`` worlds.
+def read_options(
+    options: dict[str, Any] | None, batch_size: int
+) -> tuple[Tensor | None, WorldState | None, Experience | None]:
+    """``context``, ``state`` and ``experience`` of the options of a reset of ``batch_size`` worlds.
 
     Raises:
-        ValueError: both given, an unknown option, a context that is no index, or another number of worlds.
+        ValueError: several given, an unknown option, a context that is no index, or another number of worlds.
+        ConfigError: something that is no experience and keeps none.
     """
     options = dict(options or {})
-    context, state = options.pop("context", None), options.pop("state", None)
+    context, state, experience = (options.pop(name, None) for name in ("context", "state", "experience"))
     if options:
         raise ValueError(
-            f"Unknown reset options {sorted(options)}; this environment knows 'context' and 'state'."
+            f"Unknown reset options {sorted(options)}; this environment knows 'context', 'state' and 'experience'."
         )
-    if context is not None and state is not None:
-        raise ValueError(
-            "An episode starts from a recorded context or from a state: give one of the two options."
-        )
+    if sum(start is not None for start in (context, state, experience)) > 1:
+        raise ValueError("An episode starts from a recorded context, a state or experience: give one of the options.")
+    if experience is not None:
+        return None, None, experience_of(experience)
     if isinstance(state, bytes):
         state = WorldState.restore(state)
     if state is not None and state.batch_size != batch_size:
         raise ValueError(f"The option 'state' needs {batch_size} worlds, got {state.batch_size}.")
     if context is None:
-        return None, state
+        return None, state, None
     indices = np.asarray(context)
     if not np.issubdtype(indices.dtype, np.integer) or indices.shape not in ((), (batch_size,)):
         raise ValueError(f"The option 'context' is an index, or {batch_size} of them; got {context!r}.")
-    return torch.from_numpy(np.array(np.broadcast_to(indices, batch_size), dtype=np.int64)), state
+    return torch.from_numpy(np.array(np.broadcast_to(indices, batch_size), dtype=np.int64)), None, None
 
 
 def _copy(tensor: Tensor) -> NDArray[Any]:

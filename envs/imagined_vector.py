@@ -11,22 +11,25 @@ import numpy as np
 import torch
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..files import write_bytes
 from ..world_models.state import WorldState
 from ..world_models.world import World
 from .contexts import Contexts
-from .episodes import Episodes
+from .episodes import Episodes, read_snapshot
+from .experience import Experience
 from .imagination import Imagination, Observation, draw_seed, read_options
+from .uncertainty import Uncertainty
 
 _Array = NDArray[Any]
 _Infos = dict[str, Any]
 
 
-class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
+class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
     """``num_envs`` imagined worlds on one device, stepped by one call of one model.
 
     World i behaves as `ImaginedEnv` alone does with the i-th seed, whatever the others do.
@@ -42,16 +45,16 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
 
     ``reset(seed=s)`` gives world i the seed ``s + i``; a sequence gives each its own. ``options``:
     ``context`` (an index or one for each world), ``state`` (a `WorldState` of ``num_envs`` worlds, or bytes),
-    and ``reset_mask`` (bool array (num_envs,)) to reset some worlds only. With a mask, ``context`` and
-    ``state`` still have a row for each world. ``infos`` holds arrays (num_envs, ...) with their masks, as
-    Gymnasium's own vector environments do.
+    ``experience`` (which all worlds go on from) and ``reset_mask`` (bool array (num_envs,)) to reset some worlds only.
+    With a mask, ``context`` and ``state`` still have a row for each world. ``infos`` holds arrays (num_envs, ...) with
+    their masks, as Gymnasium's own vector environments do.
 
     Args:
         world: name or directory of a learned world, or a world itself.
         num_envs: B, the number of worlds.
         contexts: recorded starts; default: those that came with the world.
         max_episode_steps: time limit after which an episode is truncated; None for none.
-        observation: ``"frame"`` or ``"latent"``.
+        observation: ``"frame"``, ``"latent"`` or ``"pose"``, or several of them.
         device: where to load a world given by name.
         overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         autoreset_mode: what happens after an episode's last step. ``NEXT_STEP``: its next step ignores the
@@ -59,6 +62,11 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
             the next episode begins at once; ``infos["final_obs"]`` and ``infos["final_info"]`` hold the end
             of the last one. ``DISABLED``: the caller resets, with ``reset_mask``.
         render_mode: ``"rgb_array"`` or None.
+        uncertainty: ``"denoising"`` (free), ``"disagreement"`` (each noise seed costs a step) or ``"coverage"`` (how
+            far the nearest pose really seen is).
+        uncertainty_samples: noise seeds that ``"disagreement"`` compares.
+        max_uncertainty: truncate where the uncertainty passes this; None for never.
+        retrieved: tell in ``infos`` which frames memory gave, see `ImaginedEnv`.
 
     Raises:
         ConfigError: arguments that contradict each other or the world.
@@ -77,12 +85,17 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
         overrides: dict[str, Any] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        uncertainty: Uncertainty = "denoising",
+        uncertainty_samples: int = 4,
+        max_uncertainty: float | None = None,
+        retrieved: bool = False,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"A vector environment needs num_envs >= 1, got {num_envs}.")
         imagination = Imagination(
-            world, contexts, max_episode_steps, observation, device, overrides, render_mode
-        )
+            world, contexts, max_episode_steps, observation, device, overrides, render_mode,
+            uncertainty, uncertainty_samples, max_uncertainty, retrieved,
+        )  # fmt: skip
         self._set_up(imagination, num_envs, AutoresetMode(autoreset_mode), render_mode)
 
     def _set_up(
@@ -110,15 +123,16 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[_Array, _Infos]:
+    ) -> tuple[Any, _Infos]:
         """Begin an episode in every world, or where ``options["reset_mask"]`` holds.
 
         Raises:
             ValueError: seeds or options of another length, unknown, or contradicting each other.
         """
+        self._check_open()
         options = dict(options or {})
         mask = self._reset_mask(options.pop("reset_mask", None))
-        context, state = read_options(options, self.num_envs)
+        context, state, experience = read_options(options, self.num_envs)
         seeds, numbers = self._next_seeds(seed)
         rows = torch.from_numpy(mask)
         begun = self.imagination.begin(
@@ -126,11 +140,12 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
             numbers[rows],
             None if context is None else context.to(seeds.device)[rows],
             None if state is None else state[rows],
+            experience,
         )
         self._episodes = begun if mask.all() else self._running.put(rows.to(seeds.device), begun)
         return self.imagination.observe(self._episodes), self._infos(self._episodes, mask)
 
-    def step(self, actions: _Array) -> tuple[_Array, _Array, _Array, _Array, _Infos]:
+    def step(self, actions: _Array) -> tuple[Any, _Array, _Array, _Array, _Infos]:
         """One imagined step of every world: observations, rewards, terminations, truncations, infos.
 
         Raises:
@@ -167,13 +182,14 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
 
     def _reset_same_step(
         self, ended: Episodes, rewards: _Array, terminated: _Array, truncated: _Array
-    ) -> tuple[_Array, _Array, _Array, _Array, _Infos]:
+    ) -> tuple[Any, _Array, _Array, _Array, _Infos]:
         mask = ended.done.cpu().numpy()
         finals = ended[ended.done]
         self._episodes = ended.put(ended.done, self.imagination.begin_next(finals))
         infos = self._infos(self._episodes)
         infos["final_obs"] = np.full(self.num_envs, None, dtype=object)
-        for index, observation in zip(np.flatnonzero(mask), self.imagination.observe(finals), strict=True):
+        seen = iterate(batch_space(self.single_observation_space, len(finals)), self.imagination.observe(finals))
+        for index, observation in zip(np.flatnonzero(mask), seen, strict=True):
             infos["final_obs"][index] = observation
         infos["final_info"] = self._infos(ended, mask)
         infos["_final_obs"], infos["_final_info"] = mask.copy(), mask.copy()
@@ -202,25 +218,75 @@ class ImaginedVectorEnv(VectorEnv[_Array, _Array, _Array]):
         forked._episodes = self._running[[index % self.num_envs] * n]
         return forked
 
-    def snapshot(self, index: int | None = None) -> bytes:
-        """All episodes as they stand, or only world ``index``, which `ImaginedEnv.restore` reads too."""
-        return (self._running if index is None else self._running[[index]]).snapshot()
+    def start_from(
+        self, source: Experience | gym.Env[Any, Any], *, seed: int | Sequence[int | None] | None = None
+    ) -> tuple[Any, _Infos]:
+        """Begin an episode in every world where reality stands: after what ``source`` has shown, see `ImaginedEnv`."""
+        return self.reset(seed=seed, options={"experience": source})
 
-    def restore(self, snapshot: bytes) -> tuple[_Array, _Infos]:
-        """Go on from a `snapshot` of ``num_envs`` worlds; returns the observations and infos of its moment.
+    def snapshot(self, index: int | None = None, path: str | Path | None = None) -> bytes:
+        """All episodes as they stand, or only world ``index``, which `ImaginedEnv.restore` reads too.
+
+        Args:
+            index: of one world; None for all.
+            path: also write it to this file, whole or not at all.
+        """
+        data = (self._running if index is None else self._running[[index]]).snapshot()
+        if path is not None:
+            write_bytes(Path(path), data)
+        return data
+
+    def restore(self, snapshot: bytes | str | Path) -> tuple[Any, _Infos]:
+        """Go on from a `snapshot` of ``num_envs`` worlds, bytes or file; returns what `reset` returns.
 
         Raises:
             WorldFormatError: the bytes are damaged, or hold something else.
             ValueError: they hold another number of episodes, or another kind of world.
+            OSError: the file cannot be read.
         """
-        self._episodes = self.imagination.restore(snapshot, self.num_envs)
+        self._check_open()
+        self._episodes = self.imagination.restore(read_snapshot(snapshot), self.num_envs)
         return self.imagination.observe(self._episodes), self._infos(self._episodes)
+
+    def set_pose(self, poses: Any) -> tuple[Any, _Infos]:
+        """Go to canonical ``poses`` (num_envs, 5) at once; returns what the worlds imagine there. No step is counted.
+
+        Raises:
+            ValueError: poses of another shape, or not finite.
+        """
+        self._episodes = self.imagination.moved_to(self._running, poses)
+        return self.imagination.observe(self._episodes), self._infos(self._episodes)
+
+    def remember(self, frames: NDArray[np.uint8], poses: Any) -> None:
+        """Put real pictures (num_envs, H, W, 3), seen from ``poses`` (num_envs, 5), into the worlds' memories.
+
+        Raises:
+            ValueError: worlds without a long-term memory, or pictures or poses that do not fit.
+        """
+        self._episodes = self.imagination.remember(self._running, frames, poses)
+
+    def forget(self, centre: Any, radius: float) -> None:
+        """Let every world forget what it saw from within ``radius`` world units of ``centre`` (x, y).
+
+        Raises:
+            ValueError: worlds without a long-term memory, a centre that is no point, or a radius not above 0.
+        """
+        self._episodes = self.imagination.forget(self._running, centre, radius)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Let go of all episodes; what is called after `close` raises."""
+        self._episodes = None
 
     @property
     def _running(self) -> Episodes:
+        self._check_open()
         if self._episodes is None:
             raise gym.error.ResetNeeded("No episodes have begun: call reset() first.")
         return self._episodes
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise gym.error.ClosedEnvironmentError("This environment is closed: make another one.")
 
     def _reset_mask(self, mask: Any) -> NDArray[np.bool_]:
         if mask is None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..envs.explorers import Explorer, WaypointExplorer
+from ..envs.imagination import check_fits
 from ..files import write_json
 from ..planning import GoalFrame, GoalPose, Objective
 from ..rollouts.splits import seed_range
@@ -23,7 +24,7 @@ from .execution import execute_plans, execute_random
 from .goal_sampling import sample_goals
 from .goals import GoalTask
 from .progress import Progress, silent
-from .real import check_fits, doom_rooms
+from .real import doom_rooms
 
 
 def run_control(

@@ -120,6 +120,8 @@ class ToyWorld:
         self.imagined_batches: list[int] = []
         """Batch size of every call of `imagine`, for tests that count them."""
 
+    retrieves = 0
+
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
@@ -157,12 +159,21 @@ class ToyWorld:
             reward=(inside & ~self.arena.at_goal(state.pose)).to(torch.float32),
             continues=(~inside).to(torch.float32),
             uncertainty=uncertainty,
+            retrieved_times=torch.zeros(state.batch_size, 0, dtype=torch.int64),
+            retrieved_poses=torch.zeros(state.batch_size, 0, POSE_DIM, dtype=torch.float64),
         )
         motion = motion_between(state.pose, arrived).to(torch.float32)
         return state.append(step.latents, arrived, motion, torch.zeros_like(motion)), step
 
     def render(self, latents: Tensor) -> Tensor:
         return self.arena.picture(latents)
+
+    def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:
+        raise ValueError("The toy world has no long-term memory.")
+
+    def check(self, state: WorldState) -> None:
+        if tuple(state.latents.shape[1:]) != (self.context, *LATENT_SHAPE):
+            raise ValueError(f"Recent latents of shape {tuple(state.latents.shape[1:])} are not of this toy world.")
 
     def encode(self, frames: Any) -> Tensor:
         return self.arena.read_picture(torch.as_tensor(frames))

@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import WorldFormatError
+from ..files import sealed, unsealed
 from .memory.bank import Arena, Memory
 from .pose import POSE_DIM
 
@@ -188,7 +189,7 @@ class WorldState:
             about["memory"] = kind
         # One entry only: the order of several is not fixed, and equal states shall give equal bytes.
         metadata = {"worldloop": json.dumps(about, sort_keys=True)}
-        return save({k: t.contiguous().cpu() for k, t in tensors.items()}, metadata=metadata)
+        return sealed(save({k: t.contiguous().cpu() for k, t in tensors.items()}, metadata=metadata))
 
     @classmethod
     def restore(cls, data: bytes, device: torch.device | str = "cpu") -> WorldState:
@@ -197,11 +198,14 @@ class WorldState:
         Raises:
             WorldFormatError: the bytes are damaged, or hold something else.
         """
+        body = unsealed(data)
+        if body is None:
+            raise WorldFormatError("These bytes are no snapshot of a world, or they are damaged.")
         try:
-            length = int.from_bytes(data[:8], "little")
-            header = json.loads(data[8 : 8 + length]) if 0 < length <= len(data) else {}
+            length = int.from_bytes(body[:8], "little")
+            header = json.loads(body[8 : 8 + length]) if 0 < length <= len(body) else {}
             about = json.loads(header.get("__metadata__", {}).get("worldloop", "{}"))
-            tensors = load(data)
+            tensors = load(body)
         except Exception as error:
             raise WorldFormatError(f"These bytes are no snapshot of a world: {error}") from error
         remembered = {k.removeprefix("memory."): tensors.pop(k) for k in list(tensors) if k.startswith("memory.")}

@@ -22,6 +22,8 @@ class ImaginedStep:
         reward: (B,) float32.
         continues: (B,) float32 in [0, 1], the probability that the episode goes on after this frame.
         uncertainty: (B,) float32 >= 0, larger where the world is less sure.
+        retrieved_times: (B, R) int64, when the frames that memory gave were seen or imagined, best first; -1 for none.
+        retrieved_poses: (B, R, 5) float64, from where; the imagined frame's own for none.
     """
 
     latents: Tensor
@@ -29,6 +31,8 @@ class ImaginedStep:
     reward: Tensor
     continues: Tensor
     uncertainty: Tensor
+    retrieved_times: Tensor
+    retrieved_poses: Tensor
 
 
 class World(Protocol):
@@ -40,6 +44,10 @@ class World(Protocol):
     actions: ActionSpec
     frame_size: tuple[int, int]
     """Height and width of a rendered frame, in pixels."""
+
+    @property
+    def retrieves(self) -> int:
+        """R, frames looked up from memory for every imagined one; 0 without a memory."""
 
     @property
     def device(self) -> torch.device:
@@ -64,6 +72,12 @@ class World(Protocol):
 
     def render(self, latents: Tensor) -> Tensor:
         """Pictures (B, H, W, 3) uint8 of latents (B, C, h, w), on the world's device."""
+
+    def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:
+        """Put real frames (B, T, H, W, 3), seen from ``poses`` (B, T, 5), into memory and stay where one is."""
+
+    def check(self, state: WorldState) -> None:
+        """Refuse, with a ValueError, a state that is not one of this world's."""
 
     def encode(self, frames: Any) -> Tensor:
         """Latents (B, C, h, w) of frames (B, H, W, 3) uint8."""

@@ -15,7 +15,7 @@ from .actions import key_class, motion_magnitudes
 from .config import WorldConfig
 from .memory.bank import Arena
 from .memory.kv_cache import KeyValueCache
-from .memory.recall import recall
+from .memory.recall import Recalled, recall
 from .memory.retrieval import Query
 from .noise import normal
 from .perception.autoencoder import Autoencoder, latent_grid, to_frames, to_pictures
@@ -85,6 +85,11 @@ class WorldModel(nn.Module):
         return self._origin
 
     @property
+    def retrieves(self) -> int:
+        """R, frames looked up from memory for every imagined one; 0 without a memory."""
+        return len(self.config.cdit.retrieved) if self.config.remembers else 0
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters live."""
         return self.autoencoder.latent_mean.device
@@ -128,7 +133,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: a state, shape, type or action that does not fit this world.
         """
-        self._check(state)
+        self.check(state)
         pictures = self._frames(frames, leading=2)
         b, t = pictures.shape[:2]
         if b != state.batch_size or t < 1:
@@ -182,7 +187,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: a state, actions or a pose that do not fit this world.
         """
-        self._check(state)
+        self.check(state)
         b, spec = state.batch_size, self.actions
         asked = spec.nominal_motion(spec.check(actions, (b,), self.device))
         keys = key_class(asked)
@@ -197,7 +202,8 @@ class WorldModel(nn.Module):
             _check_finite(arrived)
             motion = motion_between(state.pose, arrived).to(torch.float32)
         magnitudes = self.magnitudes(motion)
-        context = self._context(state, arrived)
+        recalled = self._recall(state, arrived)
+        context = self._context(state, arrived, recalled)
         noise = normal(state.seeds, state.step, self.config.latent_shape)
         latents, mean = integrate(
             lambda x, moment: self.cdit(x, moment, keys, magnitudes, context), noise, self.config.denoising_steps
@@ -209,12 +215,60 @@ class WorldModel(nn.Module):
             reward=reward,
             continues=logit.sigmoid(),
             uncertainty=(latents - mean).square().mean((1, 2, 3)).sqrt(),
+            retrieved_times=recalled.times.where(recalled.valid, -1),
+            retrieved_poses=recalled.poses,
         )
         after = state.append(latents, arrived, motion, motion - asked)
         carried = self._carry(
             state, latents.unsqueeze(1), arrived.unsqueeze(1), motion.unsqueeze(1), state.step
         )
         return replace(after, carried=carried), step
+
+    def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:
+        """Put real frames into memory without going there: what memory gives from now on may be one of them.
+
+        The worlds stay where they are, K + T steps later: only what is older than the K recent frames is looked up.
+
+        Args:
+            state: B worlds with a long-term memory.
+            frames: (B, T, H, W, 3) uint8.
+            poses: (B, T, 5) float64 canonical.
+
+        Raises:
+            ValueError: no long-term memory, or a state, shape, type or pose that does not fit this world.
+        """
+        self.check(state)
+        if state.memory is None:
+            raise ValueError("Only a world with a long-term memory can be given frames to remember; this one has none.")
+        pictures = self._frames(frames, leading=2)
+        b, t = pictures.shape[:2]
+        track = torch.as_tensor(poses, dtype=torch.float64, device=self.device)
+        if b != state.batch_size or tuple(track.shape) != (b, t, POSE_DIM):
+            raise ValueError(
+                f"Expected frames (B, T, H, W, 3) and poses (B, T, 5) of {state.batch_size} worlds, got "
+                f"{tuple(pictures.shape)} and {tuple(track.shape)}."
+            )
+        latents = self.encode(pictures.flatten(0, 1)).unflatten(0, (b, t))
+        memory, k = state.memory.extend(latents, track), self.config.context
+        return replace(state, memory=replace(memory, last_time=memory.last_time + k), step=state.step + t + k)
+
+    def check(self, state: WorldState) -> None:
+        """Refuse a state that is neither of this world nor of one that remembers as it does.
+
+        Raises:
+            ValueError: with what differs.
+        """
+        config = self.config
+        expected, found = (config.context, *config.latent_shape), tuple(state.latents.shape[1:])
+        if found != expected:
+            raise ValueError(f"This state holds recent latents of shape {found}, this world's are {expected}.")
+        if config.remembers and state.memory is None:
+            raise ValueError("This state has no long-term memory, but this world needs one; begin with its start().")
+        kinds = {"hidden", "cell"} if config.cdit.recurrent else {"window"} if config.cdit.compressed else set()
+        if not kinds <= set(state.carried):
+            raise ValueError("This state was made by a world that remembers in another way; begin with start().")
+        if state.origin != self.origin:
+            raise ValueError("This state was made by a world with another autoencoder: its latents mean nothing here.")
 
     def render(self, latents: Tensor) -> Tensor:
         """Pictures (B, H, W, 3) uint8 of latents (B, C, h, w)."""
@@ -240,21 +294,14 @@ class WorldModel(nn.Module):
         correction: Tensor = self.pose_head(last, key_class(asked), self.magnitudes(asked), deviation / unit)
         return asked + correction * unit
 
-    def _check(self, state: WorldState) -> None:
-        """That ``state`` is one of this world's, or of one that remembers as it does."""
-        config = self.config
-        expected, found = (config.context, *config.latent_shape), tuple(state.latents.shape[1:])
-        if found != expected:
-            raise ValueError(f"This state holds recent latents of shape {found}, this world's are {expected}.")
-        if config.remembers and state.memory is None:
-            raise ValueError("This state has no long-term memory, but this world needs one; begin with its start().")
-        kinds = {"hidden", "cell"} if config.cdit.recurrent else {"window"} if config.cdit.compressed else set()
-        if not kinds <= set(state.carried):
-            raise ValueError("This state was made by a world that remembers in another way; begin with start().")
-        if state.origin != self.origin:
-            raise ValueError("This state was made by a world with another autoencoder: its latents mean nothing here.")
+    def _recall(self, state: WorldState, arrived: Tensor) -> Recalled:
+        """What memory gives for the frame at ``arrived`` (B, 5)."""
+        query = Query(arrived, state.step, state.seeds, skip=self.config.context)
+        if state.memory is None or not self.retrieves:
+            return Recalled.nothing(query, self.config.latent_shape)
+        return recall(state.memory, self.config.strategy, query, self.retrieves)
 
-    def _context(self, state: WorldState, arrived: Tensor) -> Context:
+    def _context(self, state: WorldState, arrived: Tensor, recalled: Recalled) -> Context:
         """What the frame at ``arrived`` (B, 5) is predicted from: the recent frames, and those recalled."""
         b, k, device = state.batch_size, self.config.context, self.device
         if self.config.cdit.compressed:
@@ -262,13 +309,11 @@ class WorldModel(nn.Module):
             return self.cdit.place(parts, state.latents[:, -1], arrived)
         latents, poses, valid = state.latents, state.poses, state.valid
         time = torch.arange(-k, 0, device=device).expand(b, k)
-        if state.memory is not None and self.config.cdit.retrieved:
-            query = Query(arrived, state.step, state.seeds, skip=k)
-            found = recall(state.memory, self.config.strategy, query, len(self.config.cdit.retrieved))
-            latents, poses = torch.cat([latents, found.latents], 1), torch.cat([poses, found.poses], 1)
-            valid = torch.cat([valid, found.valid], 1)
-            age = found.times - state.step.unsqueeze(1)
-            time = torch.cat([time, self.cdit.offsets(age, found.valid)], 1)
+        if recalled.valid.shape[1]:
+            latents, poses = torch.cat([latents, recalled.latents], 1), torch.cat([poses, recalled.poses], 1)
+            valid = torch.cat([valid, recalled.valid], 1)
+            age = recalled.times - state.step.unsqueeze(1)
+            time = torch.cat([time, self.cdit.offsets(age, recalled.valid)], 1)
         others = [] if self.cdit.recurrence is None else [self.cdit.recollect(state.carried["hidden"], state.pose)]
         clean = torch.zeros_like(time, dtype=torch.float32)
         return self.cdit.context(latents, clean, time, poses, valid, arrived, others)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import operator
@@ -14,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from ...errors import ConfigError, DataError
+from ...files import sealed, unsealed
 from ...rollouts.splits import Split, seed_range, split_of
 from ...world_models.actions import ActionSpec
 from .engine import FIXED, RESOLUTIONS, Engine, Place
@@ -41,7 +41,6 @@ _MOTIONS = {
     "turn_right": (0.0, 0.0, -1.0),
 }
 _STATE_FORMAT = "worldloop.doom-rooms/2"
-_DIGEST = 32
 
 
 class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
@@ -296,8 +295,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             "path": [pose.tolist() for pose in self._path],
             "random": self.np_random.bit_generator.state,
         }
-        body = json.dumps(state).encode()
-        return hashlib.sha256(body).digest() + body
+        return sealed(json.dumps(state).encode())
 
     def load_state(self, data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
         """Continue from `save_state`, in this or another environment with the same task and shape of map.
@@ -307,8 +305,8 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         Raises:
             DataError: the bytes are damaged, or of another kind of environment.
         """
-        body = data[_DIGEST:]
-        if hashlib.sha256(body).digest() != data[:_DIGEST]:
+        body = unsealed(data)
+        if body is None:
             raise DataError("These bytes are no state of a DoomRooms environment, or they are damaged.")
         state = json.loads(body)
         if state["kind"] != self._kind:

@@ -39,6 +39,13 @@ class Recalled:
     times: Tensor
     valid: Tensor
 
+    @classmethod
+    def nothing(cls, query: Query, latent_shape: tuple[int, int, int]) -> Recalled:
+        """No frame at all."""
+        b, time = len(query.time), query.time
+        latents = torch.zeros(b, 0, *latent_shape, device=time.device)
+        return cls(latents, query.pose.new_zeros(b, 0, 5), time.new_zeros(b, 0), time.new_zeros(b, 0, dtype=torch.bool))
+
 
 def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled:
     """The k frames that ``strategy`` chooses for each of B worlds.

@@ -232,9 +232,13 @@ class Nearest:
         """Where to search for frames that may score well from ``pose`` (Q, 5)."""
         return [Probe(self.embed(pose), 0.0)]
 
+    def score(self, pose: Tensor, poses: Tensor) -> Tensor:
+        """Score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5)."""
+        distance, angle = pose_distance(poses, pose.unsqueeze(1))
+        return -((distance / self.length).square() + (angle / self.angle).square())
+
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
-        distance, angle = pose_distance(remembered.poses, query.pose.unsqueeze(1))
-        score = -((distance / self.length).square() + (angle / self.angle).square())
+        score = self.score(query.pose, remembered.poses)
         return choose(score, query, remembered, k, self.exclusion, self.exclusion_mode)
 
 
