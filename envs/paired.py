@@ -22,9 +22,9 @@ class PairedEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     `reset` begins an episode of the real one and takes ``warm_up`` random steps in it; from there the twin imagines on.
     Observations are dicts of ``real`` and ``imagined`` frames (H, W, 3) uint8. Rewards and ends are the real ones;
-    where the twin believes the episode to be over, it goes on all the same. ``info`` is the real one's, with ``imagined``
-    (the twin's own info, its ``reward`` and whether it believes to have ``terminated``), ``position_error`` in world
-    units and ``heading_error`` in radians, between the two poses.
+    where the twin believes the episode to be over, it goes on all the same. ``info`` is the real one's, with
+    ``imagined`` (the twin's own info, its ``reward`` and whether it believes to have ``terminated``),
+    ``position_error`` in world units and ``heading_error`` in radians, between the two poses.
 
     Args:
         real: observations are frames (H, W, 3) uint8, ``info["pose"]`` their canonical poses.
