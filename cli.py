@@ -24,6 +24,7 @@ from rich.progress import (
 from .envs.collecting import CollectConfig
 from .errors import ConfigError, WorldloopError
 from .evaluation import (
+    CalibrationConfig,
     CompareConfig,
     DemoConfig,
     ImagineConfig,
@@ -124,13 +125,23 @@ class Sensitivity(_OneWorld):
 
 
 @dataclass(frozen=True)
+class Calibration(_OneWorld):
+    """Does a world know when it is wrong? Its uncertainties against its error, and thresholds for max_uncertainty."""
+
+    out: Path = Path("runs/calibration")
+    """Directory for the report (JSON) and the figure."""
+    settings: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = field(default_factory=CalibrationConfig)
+
+
+@dataclass(frozen=True)
 class Evaluate:
-    """Measure on held-out maps what a world remembers."""
+    """Measure on held-out maps what a world remembers, and whether it knows when it is wrong."""
 
     test: (
         Annotated[Return, tyro.conf.subcommand("return")]
         | Annotated[Retention, tyro.conf.subcommand("retention")]
         | Annotated[Sensitivity, tyro.conf.subcommand("sensitivity")]
+        | Annotated[Calibration, tyro.conf.subcommand("calibration")]
     )
 
 
@@ -249,7 +260,7 @@ def _compare(verb: Compare) -> None:
 
 
 def _evaluate(verb: Evaluate) -> None:
-    from .evaluation import retention, return_test, sensitivity
+    from .evaluation import calibration, retention, return_test, sensitivity
 
     test = verb.test
     report: Any
@@ -257,6 +268,10 @@ def _evaluate(verb: Evaluate) -> None:
         world = _load(test)
         with _Bars() as bars:
             report = sensitivity(world, test.settings, test.out, progress=bars)
+    elif isinstance(test, Calibration):
+        world = _load(test)
+        with _Bars() as bars:
+            report = calibration(world, test.settings, test.out, progress=bars)
     else:
         worlds = _named_worlds(test.worlds, test.device)
         with _Bars() as bars:

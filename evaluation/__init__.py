@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .calibration import CalibrationConfig, CalibrationReport, calibration
 from .comparison import CompareConfig, CompareReport
 from .control import run_control
 from .control_report import ControlReport, PlanConfig
@@ -15,6 +16,8 @@ from .return_test import return_test
 from .sensitivity import SensitivityConfig, SensitivityReport, sensitivity
 
 __all__ = [
+    "CalibrationConfig",
+    "CalibrationReport",
     "CompareConfig",
     "CompareReport",
     "ControlReport",
@@ -28,6 +31,7 @@ __all__ = [
     "ReturnReport",
     "SensitivityConfig",
     "SensitivityReport",
+    "calibration",
     "compare",
     "imagine_episode",
     "retention",
