@@ -10,21 +10,18 @@ Every figure is the median over repeats after a warm-up, with the lowest and hig
 from __future__ import annotations
 
 import json
-import os
-import platform
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
+from gymnasium.vector import AutoresetMode
 
 from ..envs.contexts import Contexts
 from ..envs.imagined_vector import ImaginedVectorEnv
@@ -32,6 +29,7 @@ from ..evaluation.report import jsonable, provenance
 from ..files import write_json
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
+from .timing import machine, peak_mb, spread, take_turns
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,9 @@ class ImaginationBenchmark:
     """Name or directory of the world."""
     batches: tuple[int, ...] = (1, 8, 64)
     """Worlds stepped side by side."""
-    repeats: int = 7
+    repeats: int = 15
     """Timed repeats of every figure."""
-    seconds: float = 1.5
+    seconds: float = 0.5
     """Least length of one repeat."""
     cold_starts: int = 3
     """Fresh processes started; the one of median length is reported."""
@@ -54,15 +52,6 @@ class ImaginationBenchmark:
     """Threads of PyTorch; default what it chooses."""
     out: Path | None = None
     """JSON file to write."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Things done a second: median over repeats, slowest and fastest repeat."""
-
-    median: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -94,25 +83,21 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
     world = load_world(config.world, device=config.device)
     rates: dict[str, dict[str, Any]] = {}
     for batch in config.batches:
-        model, environment = _side_by_side(config, world, batch)
-        overhead = model.median / environment.median - 1
-        rates[str(batch)] = {
-            "imagine_and_render": asdict(model),
-            "environment": asdict(environment),
-            "environment_overhead": overhead,
-        }
-        report(
-            f"B={batch}: {environment.median:.1f} environment steps/s "
-            f"[{environment.low:.1f}, {environment.high:.1f}], bare imagine and render "
-            f"{model.median:.1f} [{model.low:.1f}, {model.high:.1f}], overhead {overhead:+.1%}"
-        )
+        seconds = _in_turns(config, world, batch)
+        row: dict[str, Any] = {name: spread([batch / s for s in taken]) for name, taken in seconds.items()}
+        for kind in ("frames", "latents"):
+            row[f"overhead_{kind}"] = spread([r - 1 for r in _over(seconds[kind], seconds[f"bare_{kind}"])])
+        rates[str(batch)] = row
+        told = ", ".join(f"{name} {row[name]['median']:.1f}" for name in seconds)
+        extra = ", ".join(f"{row[f'overhead_{kind}']['median']:+.1%} for {kind}" for kind in ("frames", "latents"))
+        report(f"B={batch}, steps/s: {told}; the environment adds {extra}")
     data: dict[str, Any] = jsonable(
         {
             "config": asdict(config),
-            "machine": {"processor": _processor(), "cores": _cores()},
+            "machine": machine(),
             "cold_start": asdict(cold),
             "steps_per_second": rates,
-            "peak_mb": _peak_mb(),
+            "peak_mb": peak_mb(),
             "provenance": provenance(world),
         }
     )
@@ -158,51 +143,57 @@ print(json.dumps(dict(
 """
 
 
-def _side_by_side(config: ImaginationBenchmark, world: World, batch: int) -> tuple[Rate, Rate]:
-    """Steps/s of the bare world, drawing every frame, and of the environment around it, repeat by repeat.
+def _over(values: Sequence[float], base: Sequence[float]) -> list[float]:
+    return [value / other for value, other in zip(values, base, strict=True)]
 
-    The two take turns, so that a machine that slows down slows both.
+
+def _in_turns(config: ImaginationBenchmark, world: World, batch: int) -> dict[str, list[float]]:
+    """Seconds of one step of ``batch`` worlds, repeat by repeat, bare and in environments of every kind.
+
+    ``frames`` and ``latents`` are what is drawn or observed; ``bare`` is the world itself, the others environments:
+    ``frames`` and ``latents`` without autoreset, ``next_step`` and ``same_step`` with, frames again, and episodes of
+    20 steps.
     """
-    env = ImaginedVectorEnv(world, batch, contexts=_blank_contexts(world), autoreset_mode="Disabled")
-    env.reset(seed=0)
     rng = np.random.default_rng(0)
-    state = env.state
 
     def actions() -> Any:
         if world.actions.kind == "discrete":
             return rng.integers(world.actions.n, size=batch)
         return rng.uniform(-1, 1, (batch, *world.actions.shape)).astype(np.float32)
 
-    def bare() -> None:
-        nonlocal state
-        with torch.inference_mode():
-            state, step = world.imagine(state, actions())
-            world.render(step.latents).cpu().numpy()
+    def environment(**settings: Any) -> ImaginedVectorEnv:
+        env = ImaginedVectorEnv(world, batch, contexts=_blank_contexts(world), **settings)
+        env.reset(seed=0)
+        return env
 
-    def environment() -> None:
-        _, _, terminated, truncated, _ = env.step(actions())
-        if (over := terminated | truncated).any():
-            env.reset(options={"reset_mask": over})
+    def bare(draw: bool) -> Callable[[], None]:
+        state = environment(autoreset_mode="Disabled").state
 
-    counts = [_warm_up(f, config.seconds) for f in (bare, environment)]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(config.repeats):
-        for f, count, into in zip((bare, environment), counts, seconds, strict=True):
-            begin = time.perf_counter()
-            for _ in range(count):
-                f()
-            into.append((time.perf_counter() - begin) / count)
-    first, second = (Rate(batch / median(s), batch / max(s), batch / min(s)) for s in seconds)
-    return first, second
+        def step() -> None:
+            nonlocal state
+            with torch.inference_mode():
+                state, imagined = world.imagine(state, actions())
+                (world.render(imagined.latents) if draw else imagined.latents).cpu().numpy()
 
+        return step
 
-def _warm_up(f: Callable[[], None], seconds: float) -> int:
-    """How many calls of ``f`` take at least ``seconds``, told from half that time of warming up."""
-    begin, calls = time.perf_counter(), 0
-    while (spent := time.perf_counter() - begin) < seconds / 2 or calls < 3:
-        f()
-        calls += 1
-    return max(1, round(seconds * calls / spent))
+    def stepped(env: ImaginedVectorEnv) -> Callable[[], None]:
+        def step() -> None:
+            _, _, terminated, truncated, _ = env.step(actions())
+            if env.autoreset_mode is AutoresetMode.DISABLED and (over := terminated | truncated).any():
+                env.reset(options={"reset_mask": over})
+
+        return step
+
+    works = {
+        "bare_frames": bare(True),
+        "frames": stepped(environment(autoreset_mode="Disabled")),
+        "bare_latents": bare(False),
+        "latents": stepped(environment(autoreset_mode="Disabled", observation="latent")),
+        "next_step": stepped(environment(autoreset_mode="NextStep", max_episode_steps=20)),
+        "same_step": stepped(environment(autoreset_mode="SameStep", max_episode_steps=20)),
+    }
+    return take_turns(works, config.repeats, config.seconds)
 
 
 def _blank_contexts(world: World) -> Contexts:
@@ -217,25 +208,6 @@ def _blank_contexts(world: World) -> Contexts:
         action_spec=world.actions,
         split="train",
     )
-
-
-def _peak_mb() -> float:
-    """Peak resident memory of this process so far, all batches included, in megabytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if names:
-            return names[0].split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def _cores() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from itertools import cycle
@@ -44,7 +44,7 @@ from ..world_models.prediction.context import Context
 from ..world_models.prediction.flow import integrate
 from ..world_models.pretrained import load_world
 from ..world_models.world_model import WorldModel
-from .imagination import _cores, _processor, _warm_up
+from .timing import bar, machine, ratios, spread, take_turns
 
 Section = Literal["packing", "history", "retrieval", "fork"]
 _CHANNELS, _PATCH = 16, 2
@@ -86,9 +86,9 @@ class MemoryBenchmark:
     """Frames remembered by the world that is forked."""
     forks: int = 512
     """How many go on from it."""
-    repeats: int = 7
-    """Timed repeats of every figure."""
-    seconds: float = 1.5
+    repeats: int = 31
+    """Timed repeats of every figure: many short ones, since what is compared takes turns."""
+    seconds: float = 0.3
     """Least length of one repeat."""
     seed: int = 0
     """Of weights, latents and walks."""
@@ -107,14 +107,14 @@ def run(config: MemoryBenchmark, report: Callable[[str], None] = print) -> dict[
     parts = {"packing": packing, "history": history, "retrieval": retrieval, "fork": fork}
     data: dict[str, Any] = {
         "config": asdict(config),
-        "machine": {"processor": _processor(), "cores": _cores()},
+        "machine": machine(),
         "provenance": provenance() | {"device": config.device, "world": config.world or "tiny preset, untrained"},
     }
     for section in config.sections:
         with torch.inference_mode():
             data[section] = parts[section](config)
-        for name, bar in data[section]["bars"].items():
-            report(f"{name}: {bar['value']:.4g} ({'within' if bar['met'] else 'NOT WITHIN'} {bar['limit']:g})")
+        for name, found in data[section]["bars"].items():
+            report(f"{name}: {found['value']:.4g} ({'within' if found['met'] else 'NOT WITHIN'} {found['limit']:g})")
     data = jsonable(data)
     if config.out is not None:
         write_json(config.out, data)
@@ -129,7 +129,7 @@ def packing(config: MemoryBenchmark) -> dict[str, Any]:
     """
     names = (config.packed, config.base)
     steps = {name: packed_step(config, name) for name in names}
-    seconds = take_turns({name: step for name, (step, _) in steps.items()}, config)
+    seconds = take_turns({name: step for name, (step, _) in steps.items()}, config.repeats, config.seconds)
     found: dict[str, Any] = {}
     for name, (_, tokens) in steps.items():
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
@@ -207,7 +207,7 @@ def history(config: MemoryBenchmark) -> dict[str, Any]:
     """
     world = memory_world(config)
     strolls = {n: Stroll(world, n, config) for n in config.histories}
-    seconds = take_turns(strolls, config)
+    seconds = take_turns(strolls, config.repeats, config.seconds)
     least = config.histories[0]
     rows, bars = {}, {}
     for n, stroll in strolls.items():
@@ -301,7 +301,7 @@ def retrieval_among(n: int, step: Stroll, k: int, config: MemoryBenchmark) -> di
         "together": lambda: recall(forks, strategy, together, k),
         "step": step,
     }
-    seconds = take_turns(works, config)
+    seconds = take_turns(works, config.repeats, config.seconds)
     seconds["together"] = [s / config.queries for s in seconds["together"]]
     return {
         "microseconds": {name: spread(s, 1e6) for name, s in seconds.items()},
@@ -413,34 +413,6 @@ def filled(arena: Arena, poses: NDArray[np.float64], seed: int = 0) -> Memory:
         "tail_pages": numbers[:, old:], "tail_counts": counts[:, old:], "last_time": torch.tensor([n - 1]),
     }  # fmt: skip
     return Memory.from_tensors(arena, data)
-
-
-def take_turns(works: Mapping[Any, Callable[[], Any]], config: MemoryBenchmark) -> dict[Any, list[float]]:
-    """Seconds of one call of each work, repeat by repeat: a machine that slows down slows all of them."""
-    counts = {name: _warm_up(work, config.seconds) for name, work in works.items()}
-    seconds: dict[Any, list[float]] = {name: [] for name in works}
-    for _ in range(config.repeats):
-        for name, work in works.items():
-            begin = time.perf_counter()
-            for _ in range(counts[name]):
-                work()
-            seconds[name].append((time.perf_counter() - begin) / counts[name])
-    return seconds
-
-
-def spread(values: Sequence[float], scale: float = 1.0) -> dict[str, float]:
-    """Median, lowest and highest of ``values``, each times ``scale``."""
-    return {"median": scale * median(values), "low": scale * min(values), "high": scale * max(values)}
-
-
-def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """`spread` of ``values`` over ``base``, turn by turn."""
-    return spread([value / other for value, other in zip(values, base, strict=True)])
-
-
-def bar(value: float, limit: float) -> dict[str, Any]:
-    """What a figure must not exceed, and whether it does."""
-    return {"value": value, "limit": limit, "met": value <= limit}
 
 
 if __name__ == "__main__":

@@ -16,18 +16,15 @@ import torch
 
 from worldloop.benchmarks.memory import (
     MemoryBenchmark,
-    bar,
     buffers,
     filled,
     fork,
     memory_world,
     packed_step,
-    ratios,
     run,
-    spread,
-    take_turns,
     walk_poses,
 )
+from worldloop.benchmarks.timing import bar, ratios, spread, take_turns
 from worldloop.errors import ConfigError
 from worldloop.world_models.config import preset
 from worldloop.world_models.memory.bank import Arena
@@ -106,7 +103,7 @@ def test_bytes_of_forks_are_those_really_allocated() -> None:
     # Tables: page and count of a tail's pages, trunk row and newest time. Everything else forks of one world share.
     assert 0 < found["page_table_bytes"] <= n * (width * 8 * 2 + 8 + 8)
     assert found["recent_frame_bytes"] == 0
-    page = 16 * (2 * c * h * w + 8 * 5 + 8)
+    page = 16 * (2 * c * h * w + 8 * 5 + 8 + 1)
     assert found["memory_bytes"] >= pages * page
     # One fork goes on on the shared page, each other one opens its own; the arena's own tables have two numbers a page.
     assert found["first_frame_bytes"] == (n - 1) * (page + 16)
@@ -143,7 +140,7 @@ def test_ratios_are_of_repeats_of_one_turn() -> None:
 def test_works_take_turns() -> None:
     calls: list[str] = []
     config = replace(CONFIG, seconds=1e-9)
-    seconds = take_turns({name: lambda name=name: calls.append(name) for name in "ab"}, config)
+    seconds = take_turns({name: lambda name=name: calls.append(name) for name in "ab"}, config.repeats, config.seconds)
     assert calls[-6:] == ["a", "b"] * 3 and {len(s) for s in seconds.values()} == {3}
 
 

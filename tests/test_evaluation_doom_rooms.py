@@ -66,6 +66,8 @@ def test_the_benchmark_tells_every_figure(untrained: Path, tmp_path: Path) -> No
     run(config, report=lambda line: None)
     data = json.loads(out.read_text(), parse_constant=pytest.fail)
     assert set(data["steps_per_second"]) == {"1", "2"}
-    assert data["steps_per_second"]["2"]["environment"]["median"] > 0
+    row = data["steps_per_second"]["2"]
+    assert {"frames", "latents", "next_step", "same_step", "bare_frames", "bare_latents"} <= set(row)
+    assert all(row[name]["low"] <= row[name]["median"] <= row[name]["high"] for name in row)
     assert 0 < data["cold_start"]["first_frame_s"] < data["cold_start"]["process_s"]
     assert data["peak_mb"] > 100
