@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.utils import seeding
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..world_models.world import World
 from .contexts import Contexts
 from .episodes import Episodes
-from .imagination import Imagination, Observation, draw_seed, read_options
+from .imagination import Observation, draw_seed, read_options
 from .imagined import ImaginedEnv
+from .uncertainty import Uncertainty
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
-    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 except ImportError as missing:
     raise ConfigError(
         "worldloop.envs.sb3 needs Stable-Baselines3, which is not installed; "
@@ -41,11 +44,11 @@ class ImaginedVecEnv(VecEnv):
         >>> model = PPO("CnnPolicy", envs, n_steps=32, seed=0)
         >>> model = model.learn(total_timesteps=10_000)           # doctest: +SKIP
 
-    Observations are frames (B, H, W, 3) uint8 (SB3 itself moves the channels for its policies), or latents
-    (B, C, h, w) float32; rewards (B,) float32; dones (B,) bool. Every info holds ``pose``, ``uncertainty``
-    and ``context``, as `ImaginedEnv`'s does, and ``TimeLimit.truncated``: the episode ended at the time limit
-    and nowhere else. A world whose episode ended begins the next at once: its observation is that of the new
-    episode, ``info["terminal_observation"]`` the last of the old one, and ``reset_infos`` has the new info.
+    Observations are frames (B, H, W, 3) uint8 (SB3 itself moves the channels for its policies), latents
+    (B, C, h, w) float32, poses (B, 5) float64, or a dict of several, for SB3's ``MultiInputPolicy``; rewards (B,)
+    float32; dones (B,) bool. An info holds what `ImaginedEnv`'s does and ``TimeLimit.truncated``: the episode was
+    truncated and not terminated. A world whose episode ended begins the next at once: its observation is that of the
+    new episode, ``info["terminal_observation"]`` the last of the old one, and ``reset_infos`` has the new info.
 
     `seed` and `set_options` take effect at the next `reset`; the options of a world are those of
     ``ImaginedEnv.reset``. `get_attr`, `set_attr` and `env_method` see each world as an `ImaginedEnv`:
@@ -56,10 +59,14 @@ class ImaginedVecEnv(VecEnv):
         num_envs: B, the number of worlds.
         contexts: recorded starts; default: those that came with the world.
         max_episode_steps: time limit after which an episode is truncated; None for none.
-        observation: ``"frame"`` or ``"latent"``.
+        observation: ``"frame"``, ``"latent"`` or ``"pose"``, or several of them.
         device: where to load a world given by name.
         overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         render_mode: ``"rgb_array"`` or None.
+        uncertainty: what ``info["uncertainty"]`` is, see `ImaginedEnv`.
+        uncertainty_samples: noise seeds that ``"disagreement"`` compares.
+        max_uncertainty: truncate where the uncertainty passes this; None for never.
+        retrieved: tell in each info which frames memory gave, see `ImaginedEnv`.
 
     Raises:
         ConfigError: arguments that contradict each other or the world.
@@ -77,26 +84,29 @@ class ImaginedVecEnv(VecEnv):
         device: str = "cpu",
         overrides: dict[str, Any] | None = None,
         render_mode: str | None = None,
+        uncertainty: Uncertainty = "denoising",
+        uncertainty_samples: int = 4,
+        max_uncertainty: float | None = None,
+        retrieved: bool = False,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"A vector environment needs num_envs >= 1, got {num_envs}.")
-        self.imagination = Imagination(
-            world, contexts, max_episode_steps, observation, device, overrides, render_mode
-        )
+        env = ImaginedEnv(
+            world, contexts, max_episode_steps, observation, device, overrides, render_mode,
+            uncertainty, uncertainty_samples, max_uncertainty, retrieved,
+        )  # fmt: skip
+        self._set_up(env, num_envs)
+
+    def _set_up(self, env: ImaginedEnv, num_envs: int) -> None:
+        self.imagination = env.imagination
         self._episodes: Episodes | None = None
         self._actions: NDArray[Any] | None = None
         self._closed = False
-        # The constructor of VecEnv already asks each world for its render_mode.
-        shared = self.imagination
-        self._alone = [
-            ImaginedEnv(
-                shared.world, shared.contexts, max_episode_steps, observation, render_mode=render_mode
-            )
-            for _ in range(num_envs)
-        ]
-        super().__init__(num_envs, shared.observation_space, shared.action_space)
+        # They share one model. The constructor of VecEnv already asks each for its render_mode.
+        self._alone = [copy(env) for _ in range(num_envs)]
+        super().__init__(num_envs, env.observation_space, env.action_space)
 
-    def reset(self) -> NDArray[Any]:
+    def reset(self) -> VecEnvObs:
         """Begin an episode in every world, with what `seed` and `set_options` asked for.
 
         Raises:
@@ -109,13 +119,13 @@ class ImaginedVecEnv(VecEnv):
         self.reset_infos = self._infos(begun)
         self._reset_seeds()
         self._reset_options()
-        return self.imagination.observe(begun)
+        return self._observe(begun)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take the actions (B, ...) that `step_wait` will carry out."""
         self._actions = actions
 
-    def step_wait(self) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+    def step_wait(self) -> VecEnvStepReturn:
         """One imagined step of every world: observations, rewards, dones, infos.
 
         Raises:
@@ -137,14 +147,14 @@ class ImaginedVecEnv(VecEnv):
             finals = after[after.done]
             begun = self.imagination.begin_next(finals)
             worlds = after.done.nonzero().flatten().tolist()
-            ends, starts = self.imagination.observe(finals), self._infos(begun)
-            for i, end, start in zip(worlds, ends, starts, strict=True):
-                infos[i]["terminal_observation"], self.reset_infos[i] = end, start
+            ends = iterate(batch_space(self.observation_space, len(finals)), self._observe(finals))
+            for i, end, info in zip(worlds, ends, self._infos(begun), strict=True):
+                infos[i]["terminal_observation"], self.reset_infos[i] = end, info
             self._episodes = after.put(after.done, begun)
         else:
             self._episodes = after
         rewards = outcome.reward.to(torch.float32).cpu().numpy()
-        return self.imagination.observe(self._episodes), rewards, after.done.cpu().numpy(), infos
+        return self._observe(self._episodes), rewards, after.done.cpu().numpy(), infos
 
     def close(self) -> None:
         """Let go of all episodes; what is called afterwards raises. Closing twice is fine."""
@@ -169,15 +179,8 @@ class ImaginedVecEnv(VecEnv):
             raise IndexError(f"World {index} does not exist: this environment has {self.num_envs}.")
         if n < 1:
             raise ValueError(f"fork(index, n) needs n >= 1, got {n}.")
-        shared = self.imagination
-        forked = ImaginedVecEnv(
-            shared.world,
-            n,
-            shared.contexts,
-            shared.max_episode_steps,
-            shared.observation,
-            render_mode=self.render_mode,
-        )
+        forked = ImaginedVecEnv.__new__(ImaginedVecEnv)
+        forked._set_up(self._alone[index], n)
         forked._episodes = self._running[[index % self.num_envs] * n]
         return forked
 
@@ -185,7 +188,7 @@ class ImaginedVecEnv(VecEnv):
         """All episodes as they stand, noise and seeds included; `ImaginedVectorEnv` reads them too."""
         return self._running.snapshot()
 
-    def restore(self, snapshot: bytes) -> NDArray[Any]:
+    def restore(self, snapshot: bytes) -> VecEnvObs:
         """Go on from a `snapshot` of ``num_envs`` worlds; returns the observations of its moment.
 
         Raises:
@@ -194,7 +197,7 @@ class ImaginedVecEnv(VecEnv):
         """
         self._check_open()
         self._episodes = self.imagination.restore(snapshot, self.num_envs)
-        return self.imagination.observe(self._episodes)
+        return self._observe(self._episodes)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of each world, seen as an `ImaginedEnv`."""
@@ -271,11 +274,13 @@ class ImaginedVecEnv(VecEnv):
             )
         )
 
+    def _observe(self, episodes: Episodes) -> VecEnvObs:
+        observations: VecEnvObs = self.imagination.observe(episodes)
+        return observations
+
     def _infos(self, episodes: Episodes) -> list[dict[str, Any]]:
         columns = self.imagination.info(episodes)
         return [
-            {"pose": pose, "uncertainty": float(uncertainty), "context": int(context)}
-            for pose, uncertainty, context in zip(
-                columns["pose"], columns["uncertainty"], columns["context"], strict=True
-            )
+            {name: values[i].item() if values.ndim == 1 else values[i] for name, values in columns.items()}
+            for i in range(len(episodes))
         ]

@@ -46,7 +46,7 @@ def sample(envs: ImaginedVecEnv) -> np.ndarray:
 
 
 @pytest.mark.parametrize("arena", [NEAR_GOAL, AXES_ARENA], ids=["keys", "axes"])
-@pytest.mark.parametrize("observation", ["frame", "latent"])
+@pytest.mark.parametrize("observation", ["frame", "latent", ("latent", "pose")], ids=["frame", "latent", "dict"])
 def test_equals_sb3s_own_vector_of_the_same_worlds_alone(arena, observation):
     batched, reference = (make(5, arena, observation=observation) for make in (worlds, alone))
     assert (batched.num_envs, batched.observation_space, batched.action_space) == (
@@ -70,6 +70,20 @@ def test_equals_sb3s_own_vector_of_the_same_worlds_alone(arena, observation):
             in_goal += done and not info["TimeLimit.truncated"]
     assert in_goal > 5 and at_limit > 5
     assert_same(batched.reset(), reference.reset())
+
+
+def test_an_episode_that_became_too_uncertain_is_truncated_and_tells_what_it_retrieved():
+    settings = {"limit": None, "max_uncertainty": 8.0, "retrieved": True}
+    batched, reference = worlds(4, **settings), alone(4, **settings)
+    for envs in (batched, reference):
+        envs.seed(0)
+        envs.reset()
+    truncated = 0
+    for _ in range(30):
+        step = batched.step(np.zeros(4, int))
+        assert_same(step, reference.step(np.zeros(4, int)))
+        truncated += sum(info["TimeLimit.truncated"] for info in step[3])
+    assert truncated > 3 and "retrieved" in step[3][0]
 
 
 def test_an_end_at_goal_and_limit_at_once_is_no_truncation():
@@ -130,6 +144,11 @@ def test_algorithms_of_sb3_train_on_frames_as_they_are(algorithm):
     after = model.policy.state_dict()
     assert all(bool(weight.isfinite().all()) for weight in after.values())
     assert any(not torch.equal(before[name], weight) for name, weight in after.items())
+
+
+def test_dict_observations_train_a_multi_input_policy():
+    model = A2C("MultiInputPolicy", worlds(4, observation=("frame", "pose")), n_steps=4, device="cpu").learn(64)
+    assert np.isfinite([v for k, v in model.logger.name_to_value.items() if "loss" in k]).all()
 
 
 def test_a_monitor_counts_the_episodes_that_ppo_trains_on():
