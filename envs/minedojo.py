@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -15,6 +14,7 @@ from ..rollouts.splits import Split, seed_range, split_of
 from ..world_models.actions import ActionSpec
 from .minedojo_actions import CELLS, DISCRETE, NAMED, Gait, check, decode, encode
 from .minedojo_game import Game, View
+from .pose_wrapper import Capabilities
 
 STATIC_WORLD: dict[str, Any] = {
     "allow_mob_spawn": False,
@@ -25,30 +25,12 @@ STATIC_WORLD: dict[str, Any] = {
 """Arguments of ``MineDojoSim`` by default: noon without end, so that a place looks the same on return."""
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """What a real world offers beyond Gymnasium.
-
-    Attributes:
-        pose: ``info["pose"]`` is the camera's pose.
-        set_pose: the camera can be put at a pose.
-        save_state: all of the world's state can be saved and loaded.
-        map_seeds: `reset` takes ``options={"map_seed": …}``.
-        collisions: ``info["collided"]`` tells.
-    """
-
-    pose: bool
-    set_pose: bool
-    save_state: bool
-    map_seeds: bool
-    collisions: bool
-
-
 class MineDojoEnv(gym.Env[np.ndarray, Any]):
     """Minecraft, through MineDojo's open-ended simulator; a map seed names a Minecraft world.
 
     Observations are pictures (H, W, 3) uint8. ``info`` holds ``pose`` (float64 (5,), the canonical pose of the
-    picture, in blocks; see `minedojo_game`) and ``map_seed``. There is no reward. An episode terminates when the
+    picture, in blocks; see `minedojo_game.MINECRAFT`) and ``map_seed``; the game does not tell collisions. There is no
+    reward. An episode terminates when the
     player dies or the mission ends.
 
     The world of map seed n is that of Minecraft's seed n + 1, because Minecraft takes 0 for "any". Every `reset`
@@ -77,7 +59,7 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
-    capabilities = Capabilities(pose=True, set_pose=True, save_state=False, map_seeds=True, collisions=False)
+    capabilities = Capabilities("read", settable=True, seeds_are_maps=True)
 
     def __init__(
         self,
@@ -205,27 +187,44 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
         return self._view.pose.copy()
 
     def set_pose(self, pose: Any) -> np.ndarray:
-        """Teleport the camera to ``pose`` (5,) and return the picture there, within a thousandth of a block.
+        """Teleport the camera to ``pose`` (5,), within a thousandth of a block, and return the picture there.
 
         The game's clock goes on for a few ticks; no step is counted.
 
         Raises:
-            ValueError: not a pose, or the player does not stay there, because the place is in the air or solid.
+            ValueError: not a pose; or the player does not stay there, because the place is in the air or solid, and
+                is now wherever the game put it.
             gymnasium.error.ResetNeeded: the episode is over or has not begun.
             EngineError: as `step`.
         """
-        values = np.asarray(pose, np.float64)
-        if values.shape != (5,) or not bool(np.isfinite(values).all()) or abs(values[4]) > np.pi / 2:
+        wanted = np.asarray(pose, np.float64)
+        if wanted.shape != (5,) or not bool(np.isfinite(wanted).all()) or abs(wanted[4]) > np.pi / 2:
             raise ValueError(
                 f"A pose is five finite numbers (x, y, z, yaw, pitch within a quarter turn); got {pose!r}."
             )
         game = self._running()
         try:
-            self._view = game.teleport(values)
+            self._view = game.teleport(wanted)
         except EngineError:
             self._abandon()
             raise
+        self._over = self._view.over
+        if not self._view.is_at(wanted):
+            raise ValueError(f"The player does not stay at {wanted.tolist()}; it is now at {self.pose.tolist()}.")
         return self._view.frame
+
+    def render_at(self, pose: Any) -> np.ndarray:
+        """The picture (H, W, 3) at ``pose`` (5,), by going there and back; a few ticks pass.
+
+        Raises:
+            ValueError, gymnasium.error.ResetNeeded, EngineError: as `set_pose`.
+        """
+        before = self.pose
+        try:
+            return self.set_pose(pose)
+        finally:
+            if not self._over:
+                self.set_pose(before)
 
     # Inside
 

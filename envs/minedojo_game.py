@@ -1,8 +1,4 @@
-"""A Minecraft game behind MineDojo: missions, steps and teleports, with failures raised instead of hidden.
-
-Minecraft's frame has y up, x east and z south; yaw is in degrees clockwise (seen from above) from south, not wrapped,
-and pitch in degrees downwards. The canonical frame lays x east, y north and z up.
-"""
+"""A Minecraft game behind MineDojo: missions, steps and teleports, with failures raised instead of hidden."""
 
 from __future__ import annotations
 
@@ -20,8 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, EngineError
-from .minedojo_actions import NAMED, encode
+from .minedojo_actions import EXTRA_TICKS, NAMED, encode
+from .pose_wrapper import Convention
 
+MINECRAFT = Convention(("x", "-z", "y"), ("z", "-x"), degrees=True, pitch_up=False)
+"""Minecraft has x east, y up and z south; its yaw is clockwise from south and not wrapped, its pitch downwards. The
+canonical x is east, y north and z up."""
 EYE_HEIGHT = 1.62
 """Blocks from the feet, which Minecraft reports, to the camera."""
 SNEAKING_EYE_HEIGHT = 1.54
@@ -29,23 +29,6 @@ SETTLE_TICKS = 10
 """Ticks that a teleport may take: the game's server carries it out, and the client hears of it later."""
 
 _NOOP = encode(NAMED["noop"])
-
-
-def canonical_pose(x: float, y: float, z: float, yaw: float, pitch: float, eye: float = EYE_HEIGHT) -> np.ndarray:
-    """The canonical pose (5,) float64 of a player whose feet are at Minecraft's (x, y, z), looking to yaw and pitch.
-
-    Minecraft looks along (-sin yaw cos pitch, -sin pitch, cos yaw cos pitch); with (x, -z, y) as axes that is the
-    canonical direction for the angles -(yaw + 90°) and -pitch.
-    """
-    angle = math.remainder(-math.radians(yaw + 90.0), 2 * math.pi)
-    angle = -math.pi if angle >= math.pi else angle
-    return np.array([x, 0.0 - z, y + eye, angle, 0.0 - math.radians(pitch)])
-
-
-def minecraft_place(pose: np.ndarray) -> tuple[float, float, float, float, float]:
-    """The inverse of `canonical_pose` for a standing player: x, y, z of the feet, yaw and pitch in degrees."""
-    x, y, z, yaw, pitch = pose.tolist()
-    return x, z - EYE_HEIGHT, -y, math.remainder(-math.degrees(yaw) - 90.0, 360.0), -math.degrees(pitch)
 
 
 @dataclass(frozen=True)
@@ -61,6 +44,12 @@ class View:
     frame: np.ndarray
     pose: np.ndarray
     over: bool
+
+    def is_at(self, pose: np.ndarray) -> bool:
+        """Whether the frame is from ``pose`` (5,), within a thousandth of a block and 1e-4 radians."""
+        turn = math.remainder(self.pose[3] - pose[3], 2 * math.pi)
+        near = np.abs(self.pose[:3] - pose[:3]).max() < 1e-3
+        return bool(near and abs(turn) < 1e-4 and abs(self.pose[4] - pose[4]) < 1e-4)
 
 
 class Game:
@@ -110,23 +99,24 @@ class Game:
             return self._view(observation, bool(done), SNEAKING_EYE_HEIGHT if sneaking else EYE_HEIGHT)
 
     def teleport(self, pose: np.ndarray) -> View:
-        """Stand at ``pose`` (5,) and wait until the game says so, for up to `SETTLE_TICKS`.
+        """Send the player to ``pose`` (5,) and wait until the game says so, for up to `SETTLE_TICKS`.
+
+        The view is from somewhere else where the player does not stay there: in the air, or inside something.
 
         Raises:
-            ValueError: the player does not stay there: the place is in the air, or inside something.
             EngineError: as `step`.
         """
+        x, y, z, yaw, pitch = MINECRAFT.from_canonical(pose)
         # Numbers without a decimal point would be moved to the middle of their block.
-        place = (f"{value:.6f}" for value in minecraft_place(pose))
+        place = (f"{value:.6f}" for value in (x, y - EYE_HEIGHT, z, yaw, pitch))
         with _failures("teleport"):
             observation, _, done, _ = self._sim.teleport_agent(*place)
             view = self._view(observation, bool(done), EYE_HEIGHT)
-        for _ in range(SETTLE_TICKS):
-            if view.over or _close(view.pose, pose):
+        for tick in range(SETTLE_TICKS):
+            # The pose may be right already and the command still on its way, to undo what happens next.
+            if view.over or (tick >= EXTRA_TICKS and view.is_at(pose)):
                 break
             view = self.step(_NOOP)
-        if not _close(view.pose, pose):
-            raise ValueError(f"The player does not stay at {pose.tolist()}; the game has it at {view.pose.tolist()}.")
         return view
 
     def close(self) -> None:
@@ -153,10 +143,11 @@ class Game:
     def _view(self, observation: Any, done: bool, eye: float) -> View:
         # The parsed observation holds the same numbers in single precision, and zeros where the game sent none.
         stats = self._sim.prev_info
-        x, y, z, yaw, pitch = (float(stats[key]) for key in ("xpos", "ypos", "zpos", "yaw", "pitch"))
+        pose = MINECRAFT.to_canonical([float(stats[key]) for key in ("xpos", "ypos", "zpos", "yaw", "pitch")])
+        pose[2] += eye
         frame = np.ascontiguousarray(observation["rgb"].transpose(1, 2, 0))
         dead = float(stats["life"]) <= 0 or not stats.get("is_alive", True)
-        return View(frame, canonical_pose(x, y, z, yaw, pitch, eye), done or dead)
+        return View(frame, pose, done or dead)
 
 
 class _GuardedBridge:
@@ -209,11 +200,6 @@ class _GuardedBridge:
 def _check_picture(answers: dict[int, dict[str, Any]]) -> None:
     if not answers[0]["pov"]:
         raise EngineError("Minecraft sent no picture.")
-
-
-def _close(pose: np.ndarray, wanted: np.ndarray) -> bool:
-    turn = math.remainder(pose[3] - wanted[3], 2 * math.pi)
-    return bool(np.abs(pose[:3] - wanted[:3]).max() < 1e-3 and abs(turn) < 1e-4 and abs(pose[4] - wanted[4]) < 1e-4)
 
 
 @contextmanager
