@@ -226,8 +226,9 @@ def _minedojo(name: str) -> Any:
         module = importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            "MineDojo is not installed: it takes `PIP_CONSTRAINT=minedojo-build.txt pip install --no-deps minedojo==0.1 "
-            f"gym==0.21.0` and a few packages, which docs/minedojo.md of worldloop names; import says: {error}."
+            "MineDojo is not installed: it takes `PIP_CONSTRAINT=minedojo-build.txt pip install --no-deps "
+            "minedojo==0.1 gym==0.21.0` and a few packages, which docs/minedojo.md of worldloop names; "
+            f"import says: {error}."
         ) from error
     # Statistics that the game leaves out are reported one by one, at every step, as errors.
     logging.getLogger("minedojo.sim.handlers").setLevel(logging.CRITICAL)
