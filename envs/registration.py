@@ -6,10 +6,12 @@ import gymnasium as gym
 
 
 def register_all() -> None:
-    """Register ``worldloop/DoomRooms-v0`` and ``worldloop/Imagined-v0``; a second call changes nothing."""
+    """Register every id; a second call changes nothing."""
     if "worldloop/DoomRooms-v0" in gym.registry:
         return
     gym.register(id="worldloop/DoomRooms-v0", entry_point="worldloop.envs.doom_rooms.env:DoomRoomsEnv")
+    gym.register(id="worldloop/MiniWorld-v0", entry_point="worldloop.envs.miniworld:MiniWorldEnv")
+    gym.register(id="worldloop/MineDojo-v0", entry_point="worldloop.envs.minedojo:MineDojoEnv")
     gym.register(
         id="worldloop/Imagined-v0",
         entry_point="worldloop.envs.imagined:ImaginedEnv",
