@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .envs.collecting import CollectConfig
+from .envs.collecting import CollectConfig, EnvKwargs
 from .errors import ConfigError, WorldloopError
 from .evaluation import (
     CalibrationConfig,
@@ -156,6 +156,46 @@ class Demo(_OneWorld):
 
 
 @dataclass(frozen=True)
+class MinariExport:
+    """Write a data set as a new Minari data set, frames bit-exact."""
+
+    data: Path
+    """Directory of the data set."""
+    id: str
+    """Of the Minari data set: namespace/name-v0. It is written where Minari keeps its own."""
+    author: str | None = None
+    """Who recorded it, for its readers."""
+    description: str | None = None
+    """What it is, for its readers."""
+
+
+@dataclass(frozen=True)
+class MinariImport:
+    """Write a Minari data set as a data set to train on. What was exported here comes back bit-exact."""
+
+    id: str
+    """Of a Minari data set on this machine."""
+    out: Path
+    """Directory to write."""
+    env: str | None = None
+    """Of data recorded elsewhere: Gymnasium id of an environment with the same actions, which says what they do."""
+    env_kwargs: EnvKwargs | None = None
+    """Arguments of that environment, such as `actions=continuous`."""
+    map_seed: int | None = None
+    """Of data recorded elsewhere whose infos do not tell: the map of all episodes."""
+
+
+@dataclass(frozen=True)
+class Minari:
+    """Data sets to Minari and back."""
+
+    way: (
+        Annotated[MinariExport, tyro.conf.subcommand("export")]
+        | Annotated[MinariImport, tyro.conf.subcommand("import")]
+    )
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Check what this machine has: versions, arithmetic, the game engine, bundled worlds."""
 
@@ -168,6 +208,7 @@ Verb = (
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Minari, tyro.conf.subcommand("minari")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -333,6 +374,34 @@ def _demo(verb: Demo) -> None:
     _OUT.print(f"Done in {report.seconds:.0f} s. Open {report.page} in a browser.")
 
 
+def _minari(verb: Minari) -> None:
+    from .rollouts.minari import export_minari, import_minari
+    from .rollouts.store import open_dataset
+
+    way = verb.way
+    if isinstance(way, MinariExport):
+        dataset = open_dataset(way.data, purpose="report")
+        export_minari(dataset, way.id, author=way.author, description=way.description)
+        _OUT.print(f"{way.id}: {dataset.num_frames} frames in {len(dataset)} episodes.")
+        return
+    spec = None
+    if way.env is not None:
+        import gymnasium as gym
+
+        from .envs.explorers import action_spec
+
+        try:
+            env = gym.make(way.env, disable_env_checker=True, **(way.env_kwargs or {}))
+        except (gym.error.Error, TypeError) as error:
+            raise ConfigError(f"Cannot make {way.env}: {error}") from error
+        try:
+            spec = action_spec(env)
+        finally:
+            env.close()
+    written = import_minari(way.id, way.out, action_spec=spec, map_seed=way.map_seed)
+    _OUT.print(f"The data set is in {written}.")
+
+
 def _doctor(verb: Doctor) -> None:
     from importlib.metadata import version
 
@@ -366,7 +435,7 @@ def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
     actions: dict[type, Any] = {
         Demo: _demo, Collect: _collect, Train: _train, Imagine: _imagine, Plan: _plan,
-        Compare: _compare, Evaluate: _evaluate, Doctor: _doctor,
+        Compare: _compare, Evaluate: _evaluate, Minari: _minari, Doctor: _doctor,
     }  # fmt: skip
     try:
         verb = tyro.cli(Verb, config=(tyro.conf.OmitSubcommandPrefixes,), prog="worldloop", description=DESCRIPTION)

@@ -18,7 +18,8 @@ from ..world_models.actions import ActionSpec
 from .hdf5 import FORMAT
 from .splits import Split, seed_range
 
-_PACKAGES = ("worldloop", "vizdoom", "gymnasium", "numpy", "h5py", "torch", "stable-baselines3")
+_WORLDS = ("vizdoom", "miniworld", "minedojo")
+_PACKAGES = ("worldloop", *_WORLDS, "gymnasium", "numpy", "h5py", "torch", "stable-baselines3")
 
 
 @dataclass(frozen=True)

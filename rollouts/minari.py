@@ -62,7 +62,7 @@ def export_minari(
         for i, episode in enumerate(dataset.episodes()):
             created.update_dataset_from_buffer([_to_buffer(minari, episode)])
             attributes = {
-                "file": dataset._locate(i)[0].path.stem,
+                "file": dataset.file_of(i).stem,
                 "policy": episode.policy,
                 "first_action": episode.actions[0],
                 "first_reward": episode.rewards[0],

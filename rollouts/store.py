@@ -222,6 +222,14 @@ class RolloutDataset:
             **{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(WindowBatch)}
         )
 
+    def file_of(self, i: int) -> Path:
+        """The file that holds episode ``i``.
+
+        Raises:
+            IndexError: no such episode.
+        """
+        return self._locate(i)[0].path
+
     def _locate(self, i: int) -> tuple[hdf5.FileIndex, int]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"Episode {i} does not exist: {self.path} holds {len(self)} episodes.")

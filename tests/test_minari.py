@@ -243,3 +243,25 @@ def test_without_minari_the_error_says_what_to_install() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ConfigError" in result.stderr and "pip install 'minari[hdf5]'" in result.stderr
+
+
+def test_the_command_line_takes_data_there_and_back(
+    random_data: RolloutDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from worldloop import cli
+
+    def run(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["worldloop", "minari", *map(str, words)])
+        cli.main()
+
+    run("export", "--data", random_data.path, "--id", "rooms/typed-v0")
+    run("import", "--id", "rooms/typed-v0", "--out", tmp_path / "typed")
+    assert_equal(open_dataset(tmp_path / "typed", "validation"), random_data)
+    for words in (
+        ("export", "--data", random_data.path, "--id", "rooms/typed-v0"),
+        ("import", "--id", "rooms/none-v0", "--out", tmp_path / "none"),
+        ("import", "--id", "rooms/typed-v0", "--out", tmp_path / "other", "--env", "Nowhere-v0"),
+    ):
+        with pytest.raises(SystemExit):
+            run(*words)
+        assert capsys.readouterr().err.count("error:") == 1
