@@ -162,7 +162,7 @@ def _in_turns(config: ImaginationBenchmark, world: World, batch: int) -> dict[st
         return rng.uniform(-1, 1, (batch, *world.actions.shape)).astype(np.float32)
 
     def environment(**settings: Any) -> ImaginedVectorEnv:
-        env = ImaginedVectorEnv(world, batch, contexts=_blank_contexts(world), **settings)
+        env = ImaginedVectorEnv(world, batch, contexts=blank_contexts(world), **settings)
         env.reset(seed=0)
         return env
 
@@ -196,7 +196,7 @@ def _in_turns(config: ImaginationBenchmark, world: World, batch: int) -> dict[st
     return take_turns(works, config.repeats, config.seconds)
 
 
-def _blank_contexts(world: World) -> Contexts:
+def blank_contexts(world: World) -> Contexts:
     """Recorded starts of noise: what is seen changes no speed."""
     rng = np.random.default_rng(0)
     kind = np.int64 if world.actions.kind == "discrete" else np.float32

@@ -159,22 +159,21 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
                 "reset them with reset(options={'reset_mask': …}) before the next step()."
             )
         checked = self.imagination.world.actions.check(actions, (self.num_envs,), before.world.device)
-        # Only worlds whose episode goes on are imagined: a reset step costs no denoising.
-        over = before.done
-        resetting = bool(over.any())
-        after, outcome = (
-            self.imagination.step(before[~over], checked[~over])
-            if resetting
-            else self.imagination.step(before, checked)
-        )
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
+        # Only worlds whose episode goes on are imagined: a reset step costs no denoising.
+        over = before.done
         alive = (~over).cpu().numpy()
-        rewards[alive] = outcome.reward.cpu().numpy()
-        terminated[alive] = outcome.terminated.cpu().numpy()
-        truncated[alive] = outcome.truncated.cpu().numpy()
-        if resetting:
-            after = before.put(~over, after).put(over, self.imagination.begin_next(before[over]))
+        after = before
+        if alive.any():
+            on, chosen = (before, checked) if alive.all() else (before[~over], checked[~over])
+            stepped, outcome = self.imagination.step(on, chosen)
+            after = stepped if alive.all() else before.put(~over, stepped)
+            rewards[alive] = outcome.reward.cpu().numpy()
+            terminated[alive] = outcome.terminated.cpu().numpy()
+            truncated[alive] = outcome.truncated.cpu().numpy()
+        if not alive.all():
+            after = after.put(over, self.imagination.begin_next(before[over]))
         if self.autoreset_mode is AutoresetMode.SAME_STEP and bool(after.done.any()):
             return self._reset_same_step(after, rewards, terminated, truncated)
         self._episodes = after

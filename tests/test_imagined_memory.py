@@ -322,3 +322,12 @@ def test_contexts_longer_than_the_recent_frames_fill_the_memory(world: WorldMode
     env = make(world)
     env.reset(seed=0)
     assert env.state.memory.lengths.tolist() == [12]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_all_worlds_may_end_at_once(world: WorldModel, mode: AutoresetMode) -> None:
+    many = ImaginedVectorEnv(world, 3, CONTEXTS, max_episode_steps=2, autoreset_mode=mode)
+    many.reset(seed=0)
+    ends = [many.step(np.ones(3, np.int64))[3].tolist() for _ in range(5)]
+    over, on = [True] * 3, [False] * 3
+    assert ends == ([on, over, on, on, over] if mode is AutoresetMode.NEXT_STEP else [on, over, on, over, on])
