@@ -61,7 +61,8 @@ class PoseIndex:
     """
 
     def __init__(self, strategy: Bounded, poses: NDArray[np.float64]) -> None:
-        self._tree = cKDTree(strategy.embed(torch.from_numpy(poses)).numpy())
+        # Walks lie in clumps: halving space instead of the points is built faster, and asked faster too.
+        self._tree = cKDTree(strategy.embed(torch.from_numpy(poses)).numpy(), balanced_tree=False)
 
     def __len__(self) -> int:
         return int(self._tree.n)
