@@ -171,7 +171,8 @@ def _in_turns(config: ImaginationBenchmark, world: World, batch: int) -> dict[st
 
         def step() -> None:
             nonlocal state
-            with torch.inference_mode():
+            # As the environment does, whose states may be differentiated later: inference mode would be faster.
+            with torch.no_grad():
                 state, imagined = world.imagine(state, actions())
                 (world.render(imagined.latents) if draw else imagined.latents).cpu().numpy()
 

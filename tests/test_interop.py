@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,6 @@ ARENA = ToyArena(size=200.0, goal=(140.0, 140.0), goal_radius=40.0)
 
 def toy(**kwargs: Any) -> dict[str, Any]:
     return {"world": ToyWorld(ARENA, noise=4.0), "contexts": toy_contexts(ARENA), **kwargs}
-
-
-def make_toy() -> gym.Env[Any, Any]:
-    """A scalar environment in a process of its own."""
-    torch.set_num_threads(1)
-    return ImaginedEnv(**toy(max_episode_steps=4))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +91,8 @@ def test_make_vec_offers_one_batch_or_one_env_each_and_both_live_the_same_lives(
 
 def test_scalar_envs_in_processes_of_their_own_equal_the_batch() -> None:
     batched = ImaginedVectorEnv(num_envs=2, **toy(max_episode_steps=4))
-    apart = AsyncVectorEnv([make_toy] * 2, context="spawn")
+    # Not a function of this module, which a spawned process may not find.
+    apart = AsyncVectorEnv([partial(ImaginedEnv, **toy(max_episode_steps=4))] * 2, context="spawn")
     try:
         assert_same(apart.reset(seed=0), batched.reset(seed=0))
         for actions in np.random.default_rng(0).integers(7, size=(10, 2)):
