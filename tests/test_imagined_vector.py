@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+from conformance import assert_same
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from toy_world import AXES, ToyArena, ToyWorld, standing_at, toy_contexts
 
@@ -26,25 +27,6 @@ def alone(n: int, arena: ToyArena = NEAR_GOAL, limit: int | None = 12, **kwargs)
         return ImaginedEnv(ToyWorld(arena, noise=4.0), toy_contexts(arena), limit, observation)
 
     return SyncVectorEnv([make] * n, autoreset_mode=kwargs.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-
-
-def assert_same(a, b) -> None:
-    """Equal trees of arrays, numbers and None, names included."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, tuple | list):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    elif isinstance(a, np.ndarray) and a.dtype == object:
-        assert_same(list(a), list(b))
-    elif a is None or b is None:
-        assert a is b
-    else:
-        assert np.array_equal(a, b)
-        assert np.asarray(a).dtype == np.asarray(b).dtype
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])

@@ -70,7 +70,7 @@ def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled
 
 def _choose(memory: Memory, strategy: Strategy, query: Query, k: int) -> tuple[Tensor, Tensor]:
     """Slots (B, k) of the frames that were chosen, and which of them there are."""
-    if isinstance(strategy, WorldPack | Nearest) and memory.trunk_counts.sum(1)[memory.row].max() >= TREE_FROM:
+    if isinstance(strategy, WorldPack | Nearest) and (memory.trunk_counts.sum(1)[memory.row] >= TREE_FROM).any():
         probes = [(probe.points.cpu().numpy(), probe.best) for probe in strategy.probes(query.pose)]
         return _search(memory, strategy, query, k, probes, max(FIRST_FETCH, 2 * k))
     slots, exist = memory.slots()
