@@ -30,7 +30,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "packing-only": {"packing": ("packing-only",)},
     "retrieval-only": {"packing": ("retrieval-only",)},
     "raw-long": {"packing": ("raw-long",)},
-    "convlstm": {"packing": ("raw",), "recurrent": 64},
+    "convlstm": {"packing": ("raw",), "recurrent": 32},
     "absolute": {"packing": ("tiny",), "positions": "true"},
     "relic": {"packing": ("raw",), "compressed": 36},
 }
