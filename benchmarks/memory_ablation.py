@@ -84,6 +84,7 @@ def run(config: MemoryAblation, report: Callable[[str], None] = print) -> None:
             # Poses are given in the tests: the heads need no training.
             heads=StageConfig(steps=1, batch_size=2),
             dynamics=StageConfig(steps=config.steps, batch_size=config.batch_size),
+            state=StageConfig(steps=0),
             **ROWS[name],
         )
 

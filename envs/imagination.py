@@ -29,10 +29,11 @@ from .episodes import Episodes
 from .experience import Experience, experience_of
 from .uncertainty import Uncertainty, check_uncertainty, coverage, disagreement
 
-ObservationName = Literal["frame", "latent", "pose"]
+ObservationName = Literal["frame", "latent", "pose", "state"]
 Observation = ObservationName | Sequence[ObservationName]
 """What is observed of the newest frame: ``"frame"`` (H, W, 3) uint8; ``"latent"`` (C, h, w) float32, without decoding
-anything; ``"pose"`` (5,) float64; or several of them, as a dict."""
+anything; ``"pose"`` (5,) float64; ``"state"`` (D,) float32, where the world has a state space; or several of them, as a
+dict."""
 
 NO_CONTEXT = -1
 """Context index of an episode that was started from a state instead."""
@@ -114,6 +115,10 @@ class Imagination:
             "latent": gym.spaces.Box(-np.inf, np.inf, self._recent_shape[1:], np.float32),
             "pose": gym.spaces.Box(-np.inf, np.inf, (POSE_DIM,), np.float64),
         }
+        if "state" in names:
+            if not self.world.state_size:
+                raise ConfigError("This world has no state space, so its states cannot be observed; train one.")
+            spaces["state"] = gym.spaces.Box(-np.inf, np.inf, (self.world.state_size,), np.float32)
         self.observation_space: gym.Space[Any] = (
             spaces[observation] if isinstance(observation, str) else gym.spaces.Dict({n: spaces[n] for n in names})
         )
@@ -143,7 +148,7 @@ class Imagination:
         key = hash64(hash64(seed) ^ episode)
         b, device = len(seed), self.world.device
         if state is not None:
-            self._check_state(state, b)
+            state = self._adopted(state, b)
             context = torch.full((b,), NO_CONTEXT, dtype=torch.int64, device=device)
         elif experience is not None:
             with torch.no_grad():
@@ -227,6 +232,9 @@ class Imagination:
     def _observe(self, episodes: Episodes, name: str) -> NDArray[Any]:
         if name == "frame":
             return self.render(episodes)
+        if name == "state":
+            with torch.no_grad():
+                return _copy(self.world.encode_state(episodes.world))
         return _copy(episodes.world.pose if name == "pose" else episodes.world.latents[:, -1].to(torch.float32))
 
     def render(self, episodes: Episodes) -> NDArray[np.uint8]:
@@ -255,7 +263,7 @@ class Imagination:
             ValueError: episodes of another kind of world, or another number of them.
         """
         episodes = Episodes.restore(data, self.world.device)
-        self._check_state(episodes.world, batch_size)
+        episodes = replace(episodes, world=self._adopted(episodes.world, batch_size))
         found, own = episodes.retrieved_times.shape[1], self.world.retrieves
         if found != own:
             raise ValueError(f"This snapshot's world looks up {found} frames a step; this one looks up {own}.")
@@ -302,14 +310,16 @@ class Imagination:
         world = episodes.world.forget(lambda poses, times: (poses[..., :2] - middle).norm(dim=-1) <= radius)
         return replace(episodes, world=world)
 
-    def _check_state(self, state: WorldState, batch_size: int) -> None:
+    def _adopted(self, state: WorldState, batch_size: int) -> WorldState:
         if state.batch_size != batch_size:
             raise ValueError(f"Expected the state of {batch_size} worlds, got {state.batch_size}.")
-        self.world.check(state)
+        with torch.no_grad():
+            state = self.world.adopt(state)
         if not bool(state.valid[:, -1].all()):
             raise ValueError(
                 "A world that has seen nothing cannot be continued; let it observe a frame first."
             )
+        return state
 
 
 def action_space(spec: ActionSpec) -> gym.spaces.Discrete | gym.spaces.Box:

@@ -47,7 +47,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
         contexts: recorded starts: a file, or `Contexts`; default: those that came with the world.
         max_episode_steps: time limit after which an episode is truncated; None for none. (``gym.make``
             handles the argument of this name itself, with its ``TimeLimit`` wrapper.)
-        observation: ``"frame"``, ``"latent"`` or ``"pose"``, or several of them.
+        observation: ``"frame"``, ``"latent"``, ``"pose"`` or ``"state"``, or several of them.
         device: where to load a world given by name.
         overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         render_mode: ``"rgb_array"`` or None.

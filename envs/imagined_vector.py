@@ -54,7 +54,7 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
         num_envs: B, the number of worlds.
         contexts: recorded starts; default: those that came with the world.
         max_episode_steps: time limit after which an episode is truncated; None for none.
-        observation: ``"frame"``, ``"latent"`` or ``"pose"``, or several of them.
+        observation: ``"frame"``, ``"latent"``, ``"pose"`` or ``"state"``, or several of them.
         device: where to load a world given by name.
         overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         autoreset_mode: what happens after an episode's last step. ``NEXT_STEP``: its next step ignores the

@@ -59,7 +59,7 @@ class ImaginedVecEnv(VecEnv):
         num_envs: B, the number of worlds.
         contexts: recorded starts; default: those that came with the world.
         max_episode_steps: time limit after which an episode is truncated; None for none.
-        observation: ``"frame"``, ``"latent"`` or ``"pose"``, or several of them.
+        observation: ``"frame"``, ``"latent"``, ``"pose"`` or ``"state"``, or several of them.
         device: where to load a world given by name.
         overrides: of its configuration, e.g. ``{"denoising_steps": 1}``.
         render_mode: ``"rgb_array"`` or None.

@@ -27,7 +27,7 @@ from worldloop.world_models.world_model import WorldModel
 
 TRAIN = ("--autoencoder.steps", "3", "--autoencoder.batch-size", "2", "--heads.steps", "3",
          "--heads.batch-size", "2", "--dynamics.steps", "3", "--dynamics.batch-size", "2",
-         "--checkpoint-every", "1")  # fmt: skip
+         "--state.steps", "3", "--state.batch-size", "2", "--checkpoint-every", "1")  # fmt: skip
 Run = Callable[..., tuple[int, str]]
 
 

@@ -121,6 +121,7 @@ class ToyWorld:
         """Batch size of every call of `imagine`, for tests that count them."""
 
     retrieves = 0
+    state_size = 4
 
     @property
     def device(self) -> torch.device:
@@ -171,9 +172,13 @@ class ToyWorld:
     def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:
         raise ValueError("The toy world has no long-term memory.")
 
-    def check(self, state: WorldState) -> None:
+    def adopt(self, state: WorldState) -> WorldState:
         if tuple(state.latents.shape[1:]) != (self.context, *LATENT_SHAPE):
             raise ValueError(f"Recent latents of shape {tuple(state.latents.shape[1:])} are not of this toy world.")
+        return state
+
+    def encode_state(self, state: WorldState) -> Tensor:
+        return state.latents[:, -1, :, 0, 0]
 
     def encode(self, frames: Any) -> Tensor:
         return self.arena.read_picture(torch.as_tensor(frames))

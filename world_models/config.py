@@ -12,9 +12,11 @@ from .memory.bank import WhenFull
 from .memory.packing import packing_named
 from .memory.retrieval import Strategy, strategy_named
 from .perception.autoencoder import AutoencoderConfig, latent_grid
+from .perception.state_encoder import StateConfig
 from .prediction.config import CDiTConfig
 
 Preset = Literal["tiny", "small", "base", "large", "xl"]
+Imagination = Literal["video", "state"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,30 @@ class WorldConfig:
     """Most frames a world remembers; None for no limit."""
     when_full: WhenFull = "oldest"
     """What a full memory does: forget its oldest frames but the first ones, or refuse another with an error."""
+    imagination: Imagination = "video"
+    """Draw every frame (``"video"``), or predict the next state alone (``"state"``): many times faster, with pictures
+    only as good as a state holds them, and memory read once, at the start."""
+    outcome_members: int = 1
+    """Heads that predict reward and end; of several the mean counts, and their spread is an uncertainty."""
+    error_head: bool = False
+    """Whether the world has learned how wrong its frames are."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     cdit: CDiTConfig = field(default_factory=CDiTConfig)
+    state: StateConfig | None = None
+    """The state space; None for none."""
 
     def __post_init__(self) -> None:
         latent_grid(self.frame_size)
         if self.denoising_steps < 1:
             raise ConfigError(f"A world needs at least one denoising step, got {self.denoising_steps}.")
+        if self.outcome_members < 1:
+            raise ConfigError(f"A world needs at least one outcome head, got {self.outcome_members}.")
         if not 0 < self.fov < math.pi:
             raise ConfigError(f"The field of view must lie between 0 and pi radians, got {self.fov}.")
+        if self.imagination not in ("video", "state"):
+            raise ConfigError(f"imagination is 'video' or 'state'; got {self.imagination!r}.")
+        if self.imagination == "state" and self.state is None:
+            raise ConfigError("This world has no state space to imagine in: imagination is 'video'.")
         strategy_named(self.retrieval)
 
     @property
@@ -116,13 +133,15 @@ class WorldConfig:
             for name in ("context", "retrieved", "rates"):
                 cdit[name] = tuple(cdit.get(name, ()))
             parts["cdit"] = CDiTConfig(**cdit)
+            parts["state"] = StateConfig(**data["state"]) if data.get("state") else None
             return cls(**parts)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"This is not the configuration of a world of this version: {error!r}.") from error
 
 
 _OVERRIDES = {
-    "context", "retrieved", "packing", "retrieval", "positions", "capacity", "when_full", "denoising_steps"
+    "context", "retrieved", "packing", "retrieval", "positions", "capacity", "when_full", "denoising_steps",
+    "imagination",
 }  # fmt: skip
 
 
@@ -132,15 +151,20 @@ class _Size:
     autoencoder: AutoencoderConfig
     cdit: CDiTConfig
     denoising_steps: int
+    state: StateConfig
 
 
 _WIDE = AutoencoderConfig(channels=16, widths=(128, 256, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3))
+_LARGE_STATE = StateConfig(1024, width=512, rounds=4, heads=8, hidden=2048, members=5)
 _SIZES: dict[Preset, _Size] = {
-    "tiny": _Size((48, 64), AutoencoderConfig(), CDiTConfig(5, 160, 5), 2),
-    "small": _Size((96, 128), AutoencoderConfig(widths=(64, 128, 256)), CDiTConfig(12, 384, 6), 4),
-    "base": _Size((256, 256), _WIDE, CDiTConfig(12, 768, 12, patch=2), 8),
-    "large": _Size((256, 256), _WIDE, CDiTConfig(24, 1024, 16, patch=2), 8),
-    "xl": _Size((352, 640), _WIDE, CDiTConfig(28, 1152, 16, patch=2), 8),
+    "tiny": _Size((48, 64), AutoencoderConfig(), CDiTConfig(5, 160, 5), 2, StateConfig()),
+    "small": _Size(
+        (96, 128), AutoencoderConfig(widths=(64, 128, 256)), CDiTConfig(12, 384, 6), 4,
+        StateConfig(512, width=256, hidden=768),
+    ),
+    "base": _Size((256, 256), _WIDE, CDiTConfig(12, 768, 12, patch=2), 8, _LARGE_STATE),
+    "large": _Size((256, 256), _WIDE, CDiTConfig(24, 1024, 16, patch=2), 8, _LARGE_STATE),
+    "xl": _Size((352, 640), _WIDE, CDiTConfig(28, 1152, 16, patch=2), 8, _LARGE_STATE),
 }
 
 
@@ -167,4 +191,5 @@ def preset(name: Preset, actions: ActionSpec, frame_size: tuple[int, int] | None
         denoising_steps=size.denoising_steps,
         autoencoder=size.autoencoder,
         cdit=size.cdit,
+        state=size.state,
     )

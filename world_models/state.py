@@ -87,9 +87,11 @@ class WorldState:
             origin=origin,
         )
 
-    def append(self, latents: Tensor, pose: Tensor, motion: Tensor, deviation: Tensor) -> WorldState:
+    def append(
+        self, latents: Tensor, pose: Tensor, motion: Tensor, deviation: Tensor, remember: bool = True
+    ) -> WorldState:
         """The state after one more imagined frame: latents (B, C, h, w), pose, motion and its deviation (B, 5) each.
-        The oldest slot goes."""
+        The oldest slot goes. ``remember``: whether the frame is written to memory, where there is one."""
         return replace(
             self,
             step=self.step + 1,
@@ -99,7 +101,9 @@ class WorldState:
             motions=torch.cat([self.motions[:, 1:], motion.to(self.motions.dtype).unsqueeze(1)], 1),
             valid=torch.cat([self.valid[:, 1:], torch.ones_like(self.valid[:, :1])], 1),
             deviation=deviation.to(self.deviation.dtype),
-            memory=None if self.memory is None else self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1), True),
+            memory=self.memory.extend(latents.unsqueeze(1), pose.unsqueeze(1), True)
+            if remember and self.memory is not None
+            else self.memory,
         )
 
     def fork(self, n: int) -> WorldState:

@@ -50,6 +50,10 @@ class World(Protocol):
         """R, frames looked up from memory for every imagined one; 0 without a memory."""
 
     @property
+    def state_size(self) -> int:
+        """D, numbers in a state vector; 0 where the world has none."""
+
+    @property
     def device(self) -> torch.device:
         """Where the world computes."""
 
@@ -76,8 +80,11 @@ class World(Protocol):
     def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:
         """Put real frames (B, T, H, W, 3), seen from ``poses`` (B, T, 5), into memory and stay where one is."""
 
-    def check(self, state: WorldState) -> None:
-        """Refuse, with a ValueError, a state that is not one of this world's."""
+    def adopt(self, state: WorldState) -> WorldState:
+        """``state`` as this world carries it on; refuses, with a ValueError, one that is not this world's."""
+
+    def encode_state(self, state: WorldState) -> Tensor:
+        """State vectors (B, D): what B worlds see and remember of their surroundings."""
 
     def encode(self, frames: Any) -> Tensor:
         """Latents (B, C, h, w) of frames (B, H, W, 3) uint8."""

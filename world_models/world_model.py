@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from .actions import key_class, motion_magnitudes
 from .config import WorldConfig
+from .evidence import CLUES, evidence
 from .memory.bank import Arena
 from .memory.kv_cache import KeyValueCache
 from .memory.recall import Recalled, recall
@@ -23,8 +25,10 @@ from .pose import POSE_DIM, motion_between, move
 from .prediction.cdit import CDiT
 from .prediction.context import Context
 from .prediction.flow import integrate
-from .prediction.heads import OutcomeHead, PoseHead
+from .prediction.heads import ErrorHead, OutcomeHead, PoseHead
+from .prediction.next_state import NextState
 from .state import WorldState
+from .state_space import CARRIED, StateSpace, Surroundings
 from .world import ImaginedStep
 
 SCALE = 8.0
@@ -66,7 +70,11 @@ class WorldModel(nn.Module):
         self.autoencoder = Autoencoder(config.autoencoder)
         self.cdit = CDiT(config.cdit, channels, grid, config.fov, SCALE * config.actions.step_length)
         self.pose_head = PoseHead(channels, grid)
-        self.outcome_head = OutcomeHead(channels, grid)
+        self.outcome_head = OutcomeHead(channels, grid, config.outcome_members)
+        self.error_head = ErrorHead(channels, CLUES) if config.error_head else None
+        self.state_space: StateSpace | None = None
+        if config.state is not None:
+            self.state_space = StateSpace(config.state, channels, grid, SCALE * config.actions.step_length)
         self.mean_frame: Tensor
         self.register_buffer("mean_frame", torch.zeros(*config.frame_size, 3))
 
@@ -86,8 +94,13 @@ class WorldModel(nn.Module):
 
     @property
     def retrieves(self) -> int:
-        """R, frames looked up from memory for every imagined one; 0 without a memory."""
-        return len(self.config.cdit.retrieved) if self.config.remembers else 0
+        """R, frames looked up from memory for every imagined one; 0 without a memory and in state space."""
+        return len(self.config.cdit.retrieved) if self.config.remembers and not self._in_state_space else 0
+
+    @property
+    def state_size(self) -> int:
+        """D, numbers in a state vector; 0 where the world has no state space."""
+        return 0 if self.config.state is None else self.config.state.size
 
     @property
     def device(self) -> torch.device:
@@ -113,12 +126,12 @@ class WorldModel(nn.Module):
         state = WorldState.empty(seeds, self.config.context, self.config.latent_shape, self.device, arena, self.origin)
         if self.cdit.recurrence is not None:
             hidden, cell = self.cdit.recurrence.start(state.latents[:, 0])
-            return replace(state, carried={"hidden": hidden, "cell": cell})
-        if not self.config.cdit.compressed:
-            return state
-        nothing = self.cdit.read(state.latents[:, :1], torch.zeros(batch_size, 1, device=self.device))
-        cache = KeyValueCache.empty(nothing, self.config.context, self.config.cdit.compressed, self.cdit.tokens)
-        return replace(state, carried=cache.to_tensors())
+            state = replace(state, carried={"hidden": hidden, "cell": cell})
+        elif self.config.cdit.compressed:
+            nothing = self.cdit.read(state.latents[:, :1], torch.zeros(batch_size, 1, device=self.device))
+            cache = KeyValueCache.empty(nothing, self.config.context, self.config.cdit.compressed, self.cdit.tokens)
+            state = replace(state, carried=cache.to_tensors())
+        return self._summed_up(state)
 
     def observe(self, state: WorldState, frames: Any, actions: Any, poses: Any) -> WorldState:
         """Real experience in (perceive, remember).
@@ -155,7 +168,7 @@ class WorldModel(nn.Module):
         def shift(old: Tensor, new: Tensor) -> Tensor:
             return torch.cat([old, new[:, -kept:].to(old.dtype)], 1)[:, -k:]
 
-        return WorldState(
+        after = WorldState(
             seeds=state.seeds,
             step=state.step + t,
             pose=track[:, -1],
@@ -172,6 +185,7 @@ class WorldModel(nn.Module):
             ),
             origin=state.origin,
         )
+        return self._summed_up(after)
 
     def imagine(self, state: WorldState, actions: Any, pose: Any = None) -> tuple[WorldState, ImaginedStep]:
         """One imagined step (predict, evaluate): the pose first, then the picture, then what it is worth.
@@ -190,17 +204,20 @@ class WorldModel(nn.Module):
         self.check(state)
         b, spec = state.batch_size, self.actions
         asked = spec.nominal_motion(spec.check(actions, (b,), self.device))
+        if pose is not None:
+            pose = torch.as_tensor(pose, dtype=torch.float64, device=self.device)
+            if tuple(pose.shape) != (b, POSE_DIM):
+                raise ValueError(f"Expected poses of shape {(b, POSE_DIM)}, got {tuple(pose.shape)}.")
+            _check_finite(pose)
+        if self._in_state_space:
+            return self._imagine_state(state, asked, pose)
         keys = key_class(asked)
         last = state.latents[:, -1]
         if pose is None:
             motion = self.predict_motion(last, state.deviation, asked)
             arrived = move(state.pose, motion.to(torch.float64))
         else:
-            arrived = torch.as_tensor(pose, dtype=torch.float64, device=self.device)
-            if tuple(arrived.shape) != (b, POSE_DIM):
-                raise ValueError(f"Expected poses of shape {(b, POSE_DIM)}, got {tuple(arrived.shape)}.")
-            _check_finite(arrived)
-            motion = motion_between(state.pose, arrived).to(torch.float32)
+            arrived, motion = pose, motion_between(state.pose, pose).to(torch.float32)
         magnitudes = self.magnitudes(motion)
         recalled = self._recall(state, arrived)
         context = self._context(state, arrived, recalled)
@@ -208,12 +225,12 @@ class WorldModel(nn.Module):
         latents, mean = integrate(
             lambda x, moment: self.cdit(x, moment, keys, magnitudes, context), noise, self.config.denoising_steps
         )
-        reward, logit = self.outcome_head(last, latents, magnitudes)
+        rewards, logits = self.outcome_head(last, latents, magnitudes)
         step = ImaginedStep(
             latents=latents,
             pose=arrived,
-            reward=reward,
-            continues=logit.sigmoid(),
+            reward=rewards.mean(1),
+            continues=logits.sigmoid().mean(1),
             uncertainty=(latents - mean).square().mean((1, 2, 3)).sqrt(),
             retrieved_times=recalled.times.where(recalled.valid, -1),
             retrieved_poses=recalled.poses,
@@ -223,6 +240,56 @@ class WorldModel(nn.Module):
             state, latents.unsqueeze(1), arrived.unsqueeze(1), motion.unsqueeze(1), state.step
         )
         return replace(after, carried=carried), step
+
+    def encode_state(self, state: WorldState) -> Tensor:
+        """The state vectors (B, D) of B worlds: what they see and what they remember of their surroundings.
+
+        In state space these are the imagined ones. Elsewhere they are made of the recent frames and of memory, and
+        gradients reach the latents.
+
+        Raises:
+            ConfigError: the world has no state space.
+        """
+        if self._in_state_space and CARRIED in state.carried:
+            imagined: Tensor = state.carried[CARRIED]
+            return imagined
+        return self._states().encode(self.surroundings(state))
+
+    def surroundings(self, state: WorldState) -> Surroundings:
+        """What `encode_state` makes states of."""
+        return self._states().look_around(state, self.config.strategy if self.config.remembers else None)
+
+    def step_state(self, vectors: Tensor, deviation: Tensor, asked: Tensor) -> NextState:
+        """One step in state space, differentiable: states (B, D) where motions ``asked`` (B, 5) lead, where the motion
+        before was ``deviation`` (B, 5) off what was asked then; both in world units and radians."""
+        return self._states().step(vectors, self.magnitudes(asked), deviation / self._unit(asked))
+
+    def adopt(self, state: WorldState) -> WorldState:
+        """``state`` as this world carries it on, whichever way of imagining it comes from.
+
+        Raises:
+            ValueError: a state that is not one of this world's, see `check`.
+        """
+        self.check(state)
+        return state if self._in_state_space == (CARRIED in state.carried) else self._summed_up(state)
+
+    def reward_spread(self, before: WorldState, step: ImaginedStep) -> Tensor:
+        """Standard deviation (B,) of the reward of ``step``, imagined from ``before``, over the ensemble's members."""
+        motion = motion_between(before.pose, step.pose).to(torch.float32)
+        rewards, _ = self.outcome_head(before.latents[:, -1], step.latents, self.magnitudes(motion))
+        return rewards.std(1, correction=0)
+
+    def expected_error(self, before: WorldState, step: ImaginedStep) -> Tensor:
+        """How wrong the frames of ``step``, imagined from ``before``, are expected to be (B,); see `ErrorHead`.
+
+        Raises:
+            ValueError: this world has not learned that.
+        """
+        if self.error_head is None:
+            raise ValueError("This world has no error head; train one with --error.steps.")
+        clues = evidence(before, step, self.actions.step_length, self.actions.step_angle)
+        logarithm: Tensor = self.error_head(before.latents[:, -1], step.latents, clues)
+        return logarithm.exp()
 
     def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:
         """Put real frames into memory without going there: what memory gives from now on may be one of them.
@@ -289,10 +356,56 @@ class WorldModel(nn.Module):
     def predict_motion(self, last: Tensor, deviation: Tensor, asked: Tensor) -> Tensor:
         """Motion (B, 5) really made from the frame ``last`` (B, C, h, w) if ``asked`` (B, 5), where the motion before
         was ``deviation`` (B, 5) off what was asked then; all in world units and radians."""
-        length, angle = self.actions.step_length, self.actions.step_angle
-        unit = asked.new_tensor([length, length, length, angle, angle])
+        unit = self._unit(asked)
         correction: Tensor = self.pose_head(last, key_class(asked), self.magnitudes(asked), deviation / unit)
         return asked + correction * unit
+
+    def _imagine_state(
+        self, state: WorldState, asked: Tensor, pose: Tensor | None
+    ) -> tuple[WorldState, ImaginedStep]:
+        """`imagine` without drawing; memory was read when the state was made, and what is imagined is not written."""
+        if pose is not None:
+            asked = motion_between(state.pose, pose).to(torch.float32)
+        after = self.step_state(self.encode_state(state), state.deviation, asked)
+        motion = asked if pose is not None else asked + after.correction * self._unit(asked)
+        arrived = move(state.pose, motion.to(torch.float64)) if pose is None else pose
+        latents = self._states().head.decode(after.state)
+        b = state.batch_size
+        step = ImaginedStep(
+            latents=latents,
+            pose=arrived,
+            reward=after.reward,
+            continues=after.goes_on.sigmoid(),
+            uncertainty=after.disagreement,
+            retrieved_times=state.step.new_full((b, 0), -1),
+            retrieved_poses=arrived.new_zeros(b, 0, POSE_DIM),
+        )
+        appended = state.append(latents, arrived, motion, motion - asked, remember=False)
+        return replace(appended, carried={**state.carried, CARRIED: after.state}), step
+
+    def _summed_up(self, state: WorldState) -> WorldState:
+        """The state with its vector where this world imagines in state space, without one elsewhere."""
+        carried = {name: tensor for name, tensor in state.carried.items() if name != CARRIED}
+        if self._in_state_space:
+            vectors = torch.zeros(state.batch_size, self.state_size, device=self.device)
+            if bool(state.valid[:, -1].any()):
+                vectors = self._states().encode(self.surroundings(state))
+            carried[CARRIED] = vectors
+        return replace(state, carried=carried)
+
+    @property
+    def _in_state_space(self) -> bool:
+        return self.config.imagination == "state"
+
+    def _states(self) -> StateSpace:
+        if self.state_space is None:
+            raise ConfigError("This world has no state space; train one, as presets do, or imagine in video.")
+        return self.state_space
+
+    def _unit(self, like: Tensor) -> Tensor:
+        """(5,) a step and a turn, for motions."""
+        length, angle = self.actions.step_length, self.actions.step_angle
+        return like.new_tensor([length, length, length, angle, angle])
 
     def _recall(self, state: WorldState, arrived: Tensor) -> Recalled:
         """What memory gives for the frame at ``arrived`` (B, 5)."""
@@ -328,7 +441,7 @@ class WorldModel(nn.Module):
                 held = self.cdit.recurrence(held, latents[:, t], self.magnitudes(motions[:, t]))
             return {"hidden": held[0], "cell": held[1]}
         if not self.config.cdit.compressed:
-            return state.carried
+            return {}
         cache = KeyValueCache.from_tensors(state.carried, self.cdit.tokens)
         clean = torch.zeros(len(first), 1, device=self.device)
         for t in range(latents.shape[1]):

@@ -40,20 +40,65 @@ class PoseHead(nn.Module):
 
 
 class OutcomeHead(nn.Module):
-    """Reward and continuation of a transition (z_t, a_t, z_{t+1}), as DIAMOND's separate reward/end network."""
+    """Reward and continuation of a transition (z_t, a_t, z_{t+1}), as DIAMOND's separate reward/end network.
 
-    def __init__(self, channels: int, grid: tuple[int, int], width: int = 192) -> None:
+    Several members share the convolutions and have layers of their own behind them: an ensemble whose members, each
+    trained on its own resample of the data, agree where the data decide.
+
+    Args:
+        channels, grid: C and (h, w) of latents.
+        members: M; each of several is half as wide as a single one.
+        width: of a single one.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int], members: int = 1, width: int = 192) -> None:
         super().__init__()
+        self.members = members
+        each = width if members == 1 else width // 2
         self.look = nn.Conv2d(2 * channels, 64, 3, padding=1)
         self.again = nn.Conv2d(64, 32, 3, padding=1)
-        self.join = nn.Linear(32 * grid[0] * grid[1] + MAGNITUDES, width)
-        self.out = nn.Linear(width, 2)
+        self.join = nn.Linear(32 * grid[0] * grid[1] + MAGNITUDES, members * each)
+        self.out = nn.Linear(each, 2 * members)
+        nn.init.zeros_(self.out.bias)
+        if members == 1:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, last: Tensor, latents: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
+        """Rewards (B, M) in units of the reward scale, and continue logits (B, M), of every member."""
+        x = F.silu(self.look(torch.cat([last, latents], 1)))
+        x = F.silu(self.again(x)).flatten(1)
+        x = F.silu(self.join(torch.cat([x, magnitudes], 1))).unflatten(1, (self.members, 1, -1))
+        weight, bias = self.out.weight.unflatten(0, (self.members, 2)), self.out.bias.unflatten(0, (self.members, 2))
+        rewards, logits = ((x * weight).sum(-1) + bias).unbind(-1)
+        return rewards, logits
+
+
+class ErrorHead(nn.Module):
+    """How wrong an imagined frame will turn out to be, from the frame and what it rests on; see `evidence`.
+
+    What it foretells is the squared error of the latents in units of their variance within the walk, which maps of
+    strong and of faint textures have in common: 1 is what the walk's mean frame would have. At the start of training
+    it expects that of every frame.
+
+    Args:
+        channels: C of latents.
+        clues: numbers that `evidence` gives.
+    """
+
+    def __init__(self, channels: int, clues: int, width: int = 64) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(2 * channels, 48, 3, padding=1)
+        self.again = nn.Conv2d(48, 32, 3, padding=1)
+        self.join = nn.Linear(2 * 32 + clues, width)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, last: Tensor, latents: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward (B,) in units of the reward scale, and continue logit (B,)."""
+    def forward(self, last: Tensor, latents: Tensor, clues: Tensor) -> Tensor:
+        """Logarithm (B,) of the expected error of ``latents`` (B, C, h, w) imagined after ``last`` (B, C, h, w)."""
         x = F.silu(self.look(torch.cat([last, latents], 1)))
-        x = F.silu(self.again(x)).flatten(1)
-        reward, logit = self.out(F.silu(self.join(torch.cat([x, magnitudes], 1)))).unbind(1)
-        return reward, logit
+        x = F.silu(self.again(x))
+        x = torch.cat([x.mean((2, 3)), x.amax((2, 3)), clues], 1)
+        out: Tensor = self.out(F.silu(self.hidden(F.silu(self.join(x))))).squeeze(1)
+        return out

@@ -103,6 +103,8 @@ class TrainConfig:
     """Second stage: where actions lead, reward and end."""
     dynamics: StageConfig = field(default_factory=lambda: StageConfig(steps=20000))
     """Third stage: the video model."""
+    state: StageConfig = field(default_factory=lambda: StageConfig(steps=3000))
+    """Fourth stage: the state space, in which planning and learning are cheap; no steps for a world without one."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     validate_every: int = 1000

@@ -29,6 +29,7 @@ from .config import StageConfig, TrainConfig
 from .dynamics import DynamicsStage
 from .fit import Progress, Stage, fit
 from .heads import HeadsStage
+from .state_space import StateStage
 from .validation import Recollection, Validation, validate
 
 
@@ -121,6 +122,8 @@ class _Run:
             recurrent=config.recurrent,
         )  # fmt: skip
         shape = replace(shape, cdit=seen, retrieval=config.retrieval)
+        if not config.state.steps:
+            shape = replace(shape, state=None)
         self.base = None if config.start_from is None else read_world(world_directory(config.start_from))
         origin = "" if self.base is None else f"-{_digest(self.base)}"
         self.fingerprint = f"{config.fingerprint()}-{self.cache.fingerprint}{origin}"
@@ -156,6 +159,13 @@ class _Run:
             if average is None:
                 return None
             self.scores = self._validate(average, config.dynamics.steps)
+            if world.state_space is not None:
+                # The last packing's turn may have seen no memory.
+                world.use(self.kept.config)
+                states = self._fit(StateStage(world, self.cache, latents, config.state, config.seed), config.state)
+                if states is None:
+                    return None
+                self._keep(states, "state_space.")
         save_world(self.kept, out / "world", self._about(time.monotonic() - started))
         return out / "world"
 

@@ -1,0 +1,325 @@
+"""The state space: what a state is made of, and stepping on in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from worldloop.envs.contexts import Contexts
+from worldloop.envs.imagined import ImaginedEnv
+from worldloop.envs.imagined_vector import ImaginedVectorEnv
+from worldloop.errors import ConfigError
+from worldloop.rollouts.cache import TrainingCache
+from worldloop.rollouts.episode import Episode
+from worldloop.rollouts.metadata import DatasetInfo
+from worldloop.rollouts.store import DatasetWriter, open_dataset
+from worldloop.world_models.actions import ActionSpec
+from worldloop.world_models.config import WorldConfig, preset
+from worldloop.world_models.perception.state_encoder import StateConfig, StateEncoder, around, simplices
+from worldloop.world_models.pose import motion_between, move
+from worldloop.world_models.prediction.next_state import NextStateHead
+from worldloop.world_models.state import WorldState
+from worldloop.world_models.training.chance import Chance
+from worldloop.world_models.training.config import StageConfig
+from worldloop.world_models.training.histories import draw_histories
+from worldloop.world_models.training.state_space import UNROLLED, StateStage
+from worldloop.world_models.world_model import WorldModel
+
+SPEC = ActionSpec("discrete", ("stay", "walk", "turn"), ((0, 0, 0, 0, 0), (25, 0, 0, 0, 0), (0, 0, 0, 0.4, 0)))
+SMALL = StateConfig(size=32, width=16, slots=3, rounds=1, heads=2, hidden=24)
+SIZE = (24, 32)
+
+
+def made(imagination: str = "video", seed: int = 0, retrieval: str = "worldpack") -> WorldModel:
+    torch.manual_seed(seed)
+    shape = preset("tiny", SPEC, SIZE)
+    cdit = replace(shape.cdit, depth=1, width=32, heads=2, context=(2, 1), retrieved=(1, 2))
+    shape = replace(shape, cdit=cdit, state=SMALL, imagination=imagination, retrieval=retrieval)
+    return WorldModel(shape).eval().requires_grad_(False)
+
+
+def walk(length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3), actions (T,) and poses (T, 5) of a random walk on free ground."""
+    rng = np.random.default_rng(seed)
+    actions = rng.integers(0, 3, length)
+    pose, poses = torch.zeros(1, 5, dtype=torch.float64), []
+    for t, action in enumerate(actions):
+        if t:
+            pose = move(pose, SPEC.nominal_motion(torch.tensor([action])).to(torch.float64))
+        poses.append(pose[0].numpy())
+    return rng.integers(0, 256, (length, *SIZE, 3), dtype=np.uint8), actions, np.stack(poses)
+
+
+def after(world: WorldModel, length: int = 12, worlds: int = 1) -> WorldState:
+    """Worlds that have each seen a walk of their own."""
+    walks = [walk(length, seed) for seed in range(worlds)]
+    frames, actions, poses = (np.stack(parts) for parts in zip(*walks, strict=True))
+    return world.observe(world.start(worlds), frames, actions, poses)
+
+
+def surroundings(frames: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    poses = torch.randn(2, frames, 5, generator=generator, dtype=torch.float64) * 50
+    return (
+        torch.randn(2, frames, 16, 6, 8, generator=generator),
+        poses,
+        torch.arange(frames).flip(0).expand(2, -1),
+        torch.ones(2, frames, dtype=torch.bool),
+        poses[:, -1],
+    )
+
+
+def test_a_state_is_groups_of_shares() -> None:
+    x = torch.randn(7, 32)
+    shares = simplices(x, 8).view(7, 4, 8)
+    assert torch.allclose(shares.sum(-1), torch.ones(7, 4)) and bool((shares > 0).all())
+    by_hand = x.view(7, 4, 8).exp()
+    assert torch.allclose(shares, by_hand / by_hand.sum(-1, keepdim=True))
+
+
+def test_around_looks_in_every_direction_from_one_place() -> None:
+    pose = torch.tensor([[3.0, 4.0, 5.0, 3.0, 0.1]], dtype=torch.float64)
+    turned = around(pose, 4)[0]
+    assert torch.equal(turned[:, :3], pose[:, :3].expand(4, 3)) and torch.equal(turned[0], pose[0])
+    steps = torch.remainder(turned[:, 3] - 3.0, 2 * math.pi)
+    assert torch.allclose(steps, torch.tensor([0, 0.5, 1.0, 1.5], dtype=torch.float64) * math.pi)
+
+
+def test_states_do_not_know_where_the_origin_is() -> None:
+    torch.manual_seed(0)
+    encoder = StateEncoder(SMALL, 16, (6, 8), 200.0).eval()
+    latents, poses, age, valid, pose = surroundings()
+    poses[..., 4] = pose[:, None, 4] = 0.1
+    turn = 1.1
+    rotation = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]], dtype=torch.float64)
+
+    def moved(p: Tensor) -> Tensor:
+        return torch.cat([p[..., :2] @ rotation.T + 1000, p[..., 2:3] + 7, p[..., 3:4] + turn, p[..., 4:]], -1)
+
+    with torch.no_grad():
+        here = encoder(latents, poses, age, valid, pose)
+        there = encoder(latents, moved(poses), age, valid, moved(pose))
+        elsewhere = encoder(latents, poses, age, valid, moved(pose))
+    assert torch.allclose(here, there, atol=1e-5)
+    assert not torch.allclose(here, elsewhere, atol=1e-3)
+
+
+def test_frames_that_do_not_exist_count_for_nothing_and_their_order_neither() -> None:
+    torch.manual_seed(0)
+    encoder = StateEncoder(SMALL, 16, (6, 8), 200.0).eval()
+    latents, poses, age, valid, pose = surroundings()
+    valid = valid.clone()
+    valid[:, 1] = False
+    with torch.no_grad():
+        state = encoder(latents, poses, age, valid, pose)
+        kept = [0, 2, 3, 4]
+        without = encoder(latents[:, kept], poses[:, kept], age[:, kept], valid[:, kept], pose)
+        order = [4, 2, 0, 3, 1]
+        shuffled = encoder(latents[:, order], poses[:, order], age[:, order], valid[:, order], pose)
+        older = encoder(latents, poses, age + 50, valid, pose)
+    assert torch.allclose(state, without, atol=1e-6) and torch.allclose(state, shuffled, atol=1e-6)
+    assert not torch.allclose(state, older, atol=1e-4)
+
+
+def test_gradients_of_a_roll_out_reach_frames_memory_and_every_parameter() -> None:
+    torch.manual_seed(0)
+    encoder, head = StateEncoder(SMALL, 16, (6, 8), 200.0), NextStateHead(SMALL, 16, (6, 8))
+    latents, poses, age, valid, pose = surroundings()
+    latents.requires_grad_()
+    state = encoder(latents, poses, age, valid, pose)
+    # The last layers of motion and outcome begin at zero, where nothing passes through them.
+    for layer in (head.motion, head.outcome):
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    total = torch.zeros(())
+    for _ in range(4):
+        step = head(state, torch.rand(2, 13), torch.rand(2, 5))
+        total = total + step.reward.sum() + step.goes_on.sum() + step.correction.sum()
+        state = step.state
+    (total + head.decode(state).square().sum() + step.members.square().sum()).backward()
+    assert latents.grad is not None and bool((latents.grad.abs().sum((2, 3, 4)) > 0).all())
+    for name, parameter in [*encoder.named_parameters(), *head.named_parameters()]:
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
+
+
+def test_members_are_averaged_and_their_spread_is_the_uncertainty() -> None:
+    torch.manual_seed(0)
+    head = NextStateHead(SMALL, 16, (6, 8))
+    with torch.no_grad():
+        step = head(simplices(torch.randn(5, 32), 8), torch.rand(5, 13), torch.rand(5, 5))
+    members = step.members.numpy()
+    assert np.allclose(step.state.numpy(), members.mean(1), atol=1e-6)
+    assert np.allclose(step.disagreement.numpy(), np.sqrt(members.var(1).mean(1)), atol=1e-6)
+    assert head.decode(step.state).shape == (5, 16, 6, 8)
+
+
+@pytest.mark.parametrize("retrieval", ["worldpack", "none"])
+def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path, retrieval: str) -> None:
+    world = made(retrieval=retrieval)
+    writer = DatasetWriter.create(tmp_path / "d", DatasetInfo("walks", {}, SIZE, SPEC, "train"))
+    for seed, length in enumerate((31, 44)):
+        frames, actions, poses = walk(length, seed)
+        no = np.zeros(length, bool)
+        writer.add(Episode(frames, actions, poses, np.zeros(length, np.float32), no, no, no, no, seed))
+    cache = TrainingCache.of(open_dataset(tmp_path / "d"))
+    latents = world.encode(cache.frames[:]).numpy()
+    stage = StateStage(world, cache, latents, StageConfig(steps=1, batch_size=6), seed=3)
+    walks = draw_histories(cache, world.config.context + UNROLLED, 0, 6, 3, np.zeros(6, bool), np.zeros(6))
+    for back in (UNROLLED, 0):
+        shown = stage._seen(walks, back, Chance.of(3, 0, 6, world.device))
+        for i in range(6):
+            rows = walks.rows[i, : walks.target[i] - back + 1]
+            state = world.observe(
+                world.start(1), cache.frames[rows][None], cache.actions[rows][None], cache.poses[rows][None]
+            )
+            used = world.surroundings(state)
+            assert torch.equal(used.valid[0], shown.valid[i]) and torch.equal(used.pose[0], shown.pose[i])
+            there = used.valid[0]
+            assert torch.equal(used.age[0][there], shown.age[i][there])
+            assert torch.equal(used.poses[0][there], shown.poses[i][there])
+            # Memory keeps half precision.
+            assert torch.allclose(used.latents[0][there], shown.latents[i][there], atol=2e-2)
+    assert shown.valid.shape[1] == (2 if retrieval == "none" else 2 + 4 * 2)
+
+
+def test_a_stage_of_training_lowers_its_losses(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    world = made()
+    world.state_space.requires_grad_(True)  # type: ignore[union-attr]
+    writer = DatasetWriter.create(tmp_path / "d", DatasetInfo("walks", {}, SIZE, SPEC, "train"))
+    for seed in range(4):
+        frames, actions, poses = walk(40, seed)
+        # A wall: whoever walks stops after half a step, and that pays.
+        pose, walked = torch.zeros(1, 5, dtype=torch.float64), []
+        for t, action in enumerate(actions):
+            if t:
+                asked = SPEC.nominal_motion(torch.tensor([action])).to(torch.float64)
+                pose = move(pose, asked * torch.tensor([0.5, 1, 1, 1, 1], dtype=torch.float64))
+            walked.append(pose[0].numpy())
+        no = np.zeros(40, bool)
+        rewards = (actions == 1).astype(np.float32)
+        writer.add(Episode(frames, actions, np.stack(walked), rewards, no, no, no, no, seed))
+    cache = TrainingCache.of(open_dataset(tmp_path / "d"))
+    stage = StateStage(world, cache, world.encode(cache.frames[:]).numpy(), StageConfig(1, batch_size=16), seed=0)
+    optimizer = torch.optim.Adam(stage.module.parameters(), 3e-3)
+    losses = []
+    for step in range(150):
+        loss = stage.loss(step)
+        optimizer.zero_grad()
+        torch.stack([*loss.values()]).sum().backward()
+        optimizer.step()
+        losses.append({name: float(value.detach()) for name, value in loss.items()})
+    for name in ("motion", "reward"):
+        late = float(np.mean([x[name] for x in losses[-10:]]))
+        assert late < 0.25 * losses[0][name], (name, losses[0][name], late)
+    world.use(replace(world.config, imagination="state"))
+    frames, actions, poses = walk(12, 9)
+    with torch.no_grad():
+        state = world.observe(world.start(1), frames[None], actions[None], poses[None])
+        arrived, step = world.imagine(state, [1])
+    moved = motion_between(state.pose, arrived.pose)[0]
+    assert float(moved[0]) == pytest.approx(12.5, abs=4) and float(step.reward) == pytest.approx(1, abs=0.3)
+
+
+def test_imagining_in_state_space_follows_poses_and_leaves_memory_alone() -> None:
+    world = made("state")
+    state = after(world, worlds=3)
+    assert state.memory is not None
+    lengths = state.memory.lengths.copy()
+    first, step = world.imagine(state, [1, 2, 0])
+    second, _ = world.imagine(first, [1, 1, 1])
+    assert second.memory is not None and np.array_equal(second.memory.lengths, lengths)
+    assert torch.equal(first.pose, step.pose) and torch.equal(second.step, state.step + 2)
+    # Untrained heads correct nothing: motions are those asked for.
+    assert torch.allclose(step.pose, move(state.pose, SPEC.nominal_motion(torch.tensor([1, 2, 0])).to(torch.float64)))
+    assert step.latents.shape == (3, 16, 3, 4) and step.retrieved_times.shape == (3, 0) and world.retrieves == 0
+    assert bool((step.uncertainty > 0).all()) and not torch.equal(world.encode_state(first), world.encode_state(state))
+
+
+def test_a_given_pose_is_gone_to() -> None:
+    world = made("state")
+    state = after(world, worlds=2)
+    there = torch.tensor([[5.0, 6, 0, 1, 0], [-5.0, 6, 0, 2, 0]], dtype=torch.float64)
+    moved, step = world.imagine(state, [0, 0], there)
+    assert torch.equal(step.pose, there) and torch.equal(moved.pose, there)
+
+
+def test_worlds_do_not_disturb_each_other_and_forks_go_on_alike() -> None:
+    world = made("state")
+    state = after(world, worlds=4)
+    together, _ = world.imagine(state, [1, 2, 1, 0])
+    for i, action in enumerate([1, 2, 1, 0]):
+        alone, _ = world.imagine(state[i], [action])
+        assert torch.allclose(alone.carried["state"], together.carried["state"][i : i + 1], atol=1e-5)
+    copies, _ = world.imagine(state[1].fork(3), [2, 2, 2])
+    # Matrix products round rows at the end of a batch differently.
+    assert torch.allclose(copies.carried["state"], together.carried["state"][1].expand(3, -1), atol=1e-6)
+    again = world.imagine(WorldState.restore(state.snapshot()), [1, 2, 1, 0])[0]
+    assert torch.equal(again.carried["state"], together.carried["state"])
+
+
+def test_states_go_from_one_way_of_imagining_to_the_other() -> None:
+    video, fast = made(), made("state")
+    seen = after(video)
+    assert "state" not in seen.carried
+    adopted = fast.adopt(seen)
+    assert torch.equal(adopted.carried["state"], video.encode_state(seen))
+    assert torch.equal(fast.encode_state(adopted), video.encode_state(seen))
+    back = video.adopt(adopted)
+    assert "state" not in back.carried and torch.equal(back.latents, seen.latents)
+    onward, _ = video.imagine(adopted, [1])
+    assert "state" not in onward.carried
+    # What was carried is what was imagined; what is made anew is what is remembered.
+    assert "state" not in video.observe(adopted, *[x[None] for x in walk(3)]).carried
+
+
+def test_environments_step_in_state_space_and_observe_states() -> None:
+    world = made("state")
+    frames, actions, poses = walk(6)
+    starts = Contexts(frames[None], actions[None], poses[None], np.zeros(1, np.int64), SPEC, "train")
+    alone = ImaginedEnv(world, starts, observation=("state", "frame"), max_episode_steps=5)
+    seen, _ = alone.reset(seed=3)
+    assert seen["state"].shape == (32,) and alone.observation_space.contains(seen)
+    envs = ImaginedVectorEnv(world, 2, starts, observation="state", max_episode_steps=3)
+    envs.reset(seed=[3, 4])
+    for t in range(8):
+        states, *_ = envs.step(np.array([1, 2]))
+        if t < 3:
+            one, *_ = alone.step(1)
+            assert np.allclose(one["state"], states[0], atol=1e-5)
+    saved = alone.snapshot()
+    going_on = alone.step(2)[0]["state"]
+    alone.restore(saved)
+    assert np.array_equal(alone.step(2)[0]["state"], going_on)
+    # States of a world that draws are taken, and its states are observed too.
+    drawn = ImaginedEnv(made(), starts, observation="state")
+    drawn.reset(seed=0)
+    drawn.step(1)
+    taken, _ = ImaginedEnv(world, starts, observation="state").reset(options={"state": drawn.state})
+    assert np.allclose(taken, made().encode_state(drawn.state)[0].numpy())
+
+
+def test_configurations_round_trip_and_bad_ones_are_named() -> None:
+    config = made("state").config
+    assert WorldConfig.from_json(config.to_json()) == config
+    with pytest.raises(ConfigError, match="no state space"):
+        replace(config, state=None)
+    with pytest.raises(ConfigError, match="'video' or 'state'"):
+        replace(config, imagination="dream")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="multiple of its simplex"):
+        StateConfig(size=30)
+    with pytest.raises(ConfigError, match="at least 1"):
+        StateConfig(members=0)
+    blind = WorldModel(replace(config, state=None, imagination="video"))
+    assert blind.state_size == 0
+    with pytest.raises(ConfigError, match="no state space"):
+        blind.encode_state(after(blind))
+    frames, actions, poses = walk(6)
+    starts = Contexts(frames[None], actions[None], poses[None], np.zeros(1, np.int64), SPEC, "train")
+    with pytest.raises(ConfigError, match="states cannot be observed"):
+        ImaginedEnv(blind, starts, observation="state")

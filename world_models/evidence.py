@@ -1,0 +1,96 @@
+"""What an imagined frame rests on: how far it is from what was really seen, in space and in time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .memory.retrieval import Nearest
+from .pose import pose_distance
+from .state import WorldState
+from .world import ImaginedStep
+
+_NEAREST = Nearest()
+_FAR = 10.0
+"""Greatest distance told apart from having seen nothing, in the units of `distance_to_seen`."""
+CLUES = 11
+"""Numbers that `evidence` gives."""
+
+
+def distance_to_seen(state: WorldState, pose: Tensor) -> Tensor:
+    """Distance (B,) float32 from ``pose`` (B, 5) to the nearest pose that a remembered frame was really seen from.
+
+    Distances are in units of 80 world units and 45 degrees between the views, together as by `Nearest`; infinite where
+    nothing was seen.
+
+    Raises:
+        ValueError: the worlds have no long-term memory.
+    """
+    if state.memory is None:
+        raise ValueError("Coverage is known of worlds with a long-term memory; this one has none.")
+    slots, exist = state.memory.slots()
+    poses, _ = state.memory.arena.read_places(slots)
+    seen = exist & ~state.memory.arena.imagined.flatten()[slots]
+    return _nearest(pose, poses, seen)
+
+
+def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_angle: float) -> Tensor:
+    """Clues (B, `CLUES`) float32 to how wrong a step's frames are; all of about the size of 1.
+
+    How unsure the denoising was; how far and how much the camera moved; and, of worlds with a long-term memory, how far
+    frames really seen are from here and from where the last frame was imagined, how long ago reality was seen last and
+    how much of it there is, and of the frames that memory gave how many there are, how many of them were imagined, how
+    near the nearest is and how old they are.
+
+    Args:
+        before: B worlds before the step.
+        step: what they imagined.
+        step_length, step_angle: of the world's actions, in world units and radians.
+    """
+    moved, turned = pose_distance(step.pose, before.pose)
+    clues = [
+        step.uncertainty.clamp(min=1e-3).log() + 2,
+        moved / step_length,
+        turned / step_angle,
+    ]
+    if before.memory is not None:
+        clues += _remembered(before, step)
+    numbers = torch.stack([clue.to(torch.float32) for clue in clues], 1)
+    return F.pad(numbers, (0, CLUES - numbers.shape[1]))
+
+
+def _remembered(before: WorldState, step: ImaginedStep) -> list[Tensor]:
+    assert before.memory is not None
+    slots, exist = before.memory.slots()
+    poses, times = before.memory.arena.read_places(slots)
+    made_up = before.memory.arena.imagined.flatten()[slots]
+    seen = exist & ~made_up
+    last_seen = F.pad(times.masked_fill(~seen, -1), (0, 1), value=-1).amax(1)
+    there = step.retrieved_times >= 0
+    given = there.sum(1).clamp(min=1)
+    which = step.retrieved_times.unsqueeze(2) == times.unsqueeze(1)
+    imagined = there & (which & (made_up & exist).unsqueeze(1)).any(2)
+    ages = (before.step.unsqueeze(1) - step.retrieved_times).clamp(min=0) * there
+    nearest = _nearest(step.pose, step.retrieved_poses, there)
+    return [
+        _near(_nearest(step.pose, poses, seen)),
+        _near(_nearest(before.pose, poses, seen)),
+        (before.step - last_seen).to(torch.float32).log1p() / 2,
+        seen.sum(1).to(torch.float32).log1p() / 4,
+        there.to(torch.float32).mean(1) if there.shape[1] else there.new_zeros(len(there), dtype=torch.float32),
+        imagined.sum(1) / given,
+        _near(nearest),
+        ages.to(torch.float32).log1p().sum(1) / (4 * given),
+    ]
+
+
+def _nearest(pose: Tensor, poses: Tensor, there: Tensor) -> Tensor:
+    """Distance (B,) float32 from ``pose`` (B, 5) to the nearest of ``poses`` (B, N, 5) that is there, infinite if
+    none is."""
+    distance = (-_NEAREST.score(pose, poses)).sqrt().masked_fill(~there, torch.inf)
+    return F.pad(distance, (0, 1), value=torch.inf).amin(1).to(torch.float32)
+
+
+def _near(distance: Tensor) -> Tensor:
+    return distance.clamp(max=_FAR).log1p()
