@@ -324,6 +324,19 @@ def test_reframed_positions_stay_where_training_was_whatever_the_age() -> None:
     assert torch.equal(context_of(reframed, poses, target, old), context_of(reframed, poses, target, older))
 
 
+def test_without_times_the_newer_of_two_frames_is_not_known() -> None:
+    untimed, reframed = small("none", positions="untimed"), small("none")
+    ages, there = torch.tensor([[-500, -30]]), torch.ones(1, 2, dtype=torch.bool)
+    assert untimed.offsets(ages, there).tolist() == [[-3, -3]]
+    poses, target = torch.randn(1, 4, 5, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
+
+    def seen(model: CDiT, ages: torch.Tensor) -> torch.Tensor:
+        return context_of(model, poses, target, torch.cat([torch.tensor([[-2, -1]]), model.offsets(ages, there)], 1))
+
+    assert torch.equal(seen(untimed, ages), seen(untimed, ages.flip(1)))
+    assert not torch.allclose(seen(reframed, ages), seen(reframed, ages.flip(1)))
+
+
 def test_pools_of_one_context_are_padded_alike() -> None:
     """WorldPack's 22 x 40 grid: 19 frames cost 1 + 3 x 240/880 + 15 x 60/880 frames, in tokens that really exist."""
     torch.manual_seed(0)

@@ -251,6 +251,8 @@ class CDiT(nn.Module):
         """
         if self.config.positions == "true":
             return age
+        if self.config.positions == "untimed":
+            return torch.full_like(age, -len(self.config.context) - 1)
         order = age.masked_fill(~valid, torch.iinfo(age.dtype).min).argsort(dim=1, descending=True, stable=True)
         rank = order.argsort(1)
         return -len(self.config.context) - 1 - rank

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ...errors import ConfigError
 from .placement import CAMERAS, Camera
+
+Positions = Literal["reframed", "true", "untimed"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class CDiTConfig:
     multiple of 18. Instead of retrieved frames."""
     recurrent: int = 0
     """Channels of a recurrent memory (ConvLSTM), which the context then holds too; 0 for none."""
-    positions: Literal["reframed", "true"] = "reframed"
+    positions: Positions = "reframed"
     """When retrieved frames are said to be: right before the recent ones, in their order (WorldPlay's temporal
-    reframing), or when they were."""
+    reframing); when they were; or, ``"untimed"``, all at once, so that none is known to be the newer one."""
     camera: Camera = "none"
     """How cameras enter the cross-attention, see `placement`."""
     memory_attention: Literal["joint", "own"] = "joint"
@@ -52,9 +54,9 @@ class CDiTConfig:
             )
         if self.recurrent < 0:
             raise ConfigError(f"A recurrent memory has at least 0 channels, got {self.recurrent}.")
-        if self.positions not in ("reframed", "true") or self.camera not in CAMERAS:
+        if self.positions not in get_args(Positions) or self.camera not in CAMERAS:
             raise ConfigError(
-                f"Positions are 'reframed' or 'true' and camera is one of {', '.join(CAMERAS)}; got "
+                f"Positions are one of {', '.join(get_args(Positions))} and camera is one of {', '.join(CAMERAS)}; got "
                 f"{self.positions!r} and {self.camera!r}."
             )
         if self.compressed and (self.compressed % 18 or self.retrieved or {*self.context} != {1}):

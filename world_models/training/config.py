@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ...errors import ConfigError
 from ..config import Preset
+from ..prediction.config import Positions
 from ..prediction.placement import Camera
 
 
@@ -78,8 +79,9 @@ class TrainConfig:
     """How frames are chosen from memory: a name of `STRATEGIES`."""
     camera: Camera = "rays"
     """How cameras enter the cross-attention: none, rays (WorldMem), pose (RELIC) or prope (WorldPlay)."""
-    positions: Literal["reframed", "true"] = "reframed"
-    """When retrieved frames are said to be: right before the recent ones (WorldPlay), or when they were."""
+    positions: Positions = "reframed"
+    """When retrieved frames are said to be: right before the recent ones in their order (WorldPlay), when they were, or
+    all at once."""
     memory_attention: Literal["joint", "own"] = "joint"
     """Look at retrieved frames together with the recent ones, or by a cross-attention of their own (WorldMem)."""
     compressed: int = 0
