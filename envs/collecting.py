@@ -20,6 +20,7 @@ from ..rollouts.episode import Episode
 from ..rollouts.metadata import DatasetInfo
 from ..rollouts.splits import Split, seed_range
 from ..rollouts.store import DatasetWriter, RolloutDataset, open_dataset
+from .event_explorer import EventExplorer
 from .explorers import (
     Explorer,
     LoopWalker,
@@ -91,10 +92,10 @@ class CollectConfig:
     """Seed of the first map; the others follow. Default: the first of the split."""
 
     policy: str = "mix"
-    """Who acts: mix (of the three that follow, episode by episode), waypoint (walks from place to
-    place), loop (walks away and comes back), random, an SB3 model's .zip (which is unpickled: only load
-    files that you trust), or module:name of your own. Waypoint and loop walk by the environment's layout,
-    which DoomRooms has; elsewhere say random or your own."""
+    """Who acts: mix (of those that follow, episode by episode), waypoint (walks from place to
+    place), loop (walks away and comes back), event (changes things and comes back), random, an SB3 model's
+    .zip (which is unpickled: only load files that you trust), or module:name of your own. Waypoint, loop
+    and event walk by the environment's layout, which DoomRooms has; elsewhere say random or your own."""
 
     waypoint: float = 0.7
     """Share of the waypoint explorer in the mix."""
@@ -104,6 +105,12 @@ class CollectConfig:
 
     random: float = 0.1
     """Share of the random policy in the mix."""
+
+    events: bool = False
+    """A world in which things change (DoomRooms): items are taken, doors are opened."""
+
+    event: float = 2.0
+    """Share of the event explorer in the mix, where there are events."""
 
     goal_fraction: float = 1 / 3
     """How often the waypoint explorer walks to the goal object."""
@@ -131,8 +138,9 @@ class CollectConfig:
             raise ConfigError(f"Recording needs at least one worker; got workers={self.workers}.")
         if not (0 <= self.epsilon <= 1 and 0 <= self.goal_fraction <= 1):
             raise ConfigError("epsilon and goal_fraction are probabilities in 0 … 1.")
-        if min(self._shares) < 0 or sum(self._shares) <= 0:
-            raise ConfigError(f"The shares of a mix are >= 0 and not all zero; got {self._shares}.")
+        shares = tuple(self.mix.values())
+        if min(shares) < 0 or sum(shares) <= 0:
+            raise ConfigError(f"The shares of a mix are >= 0 and not all zero; got {shares}.")
         if self.map_seeds[0] not in seed_range(self.split) or self.map_seeds[-1] not in seed_range(
             self.split
         ):
@@ -151,14 +159,15 @@ class CollectConfig:
     @property
     def kwargs(self) -> dict[str, Any]:
         """The arguments that the environment is made with."""
-        return dict(_DEFAULT_KWARGS.get(self.env, {}) if self.env_kwargs is None else self.env_kwargs)
+        kwargs = dict(_DEFAULT_KWARGS.get(self.env, {}) if self.env_kwargs is None else self.env_kwargs)
+        return kwargs | {"events": True} if self.events else kwargs
 
     @property
     def recipe(self) -> dict[str, Any]:
         """Everything that decides what is recorded in a map, beside the environment."""
         keys = ["steps", "policy", "epsilon", "seed"]
         if self.policy == "mix":
-            keys += ["waypoint", "loop", "random"]
+            keys += self.mix
         if self.policy in ("mix", "waypoint"):
             keys.append("goal_fraction")
         if self.policy.endswith(".zip"):
@@ -168,12 +177,14 @@ class CollectConfig:
     @property
     def walks_by_layout(self) -> bool:
         """Whether who acts needs an environment that knows its layout."""
-        walks_in_mix = self.policy == "mix" and self.waypoint + self.loop > 0
-        return walks_in_mix or self.policy in ("waypoint", "loop")
+        walks_in_mix = self.policy == "mix" and any(share > 0 for name, share in self.mix.items() if name != "random")
+        return walks_in_mix or self.policy in ("waypoint", "loop", "event")
 
     @property
-    def _shares(self) -> tuple[float, float, float]:
-        return self.waypoint, self.loop, self.random
+    def mix(self) -> dict[str, float]:
+        """Name to share of every policy in the mix."""
+        three = {"waypoint": self.waypoint, "loop": self.loop, "random": self.random}
+        return three | {"event": self.event} if self.events else three
 
 
 @dataclass(frozen=True)
@@ -261,10 +272,10 @@ class _Explorers:
         self._made: dict[str, Explorer] = {}
 
     def choose(self, rng: np.random.Generator) -> Explorer:
-        shares = np.array([self._config.waypoint, self._config.loop, self._config.random])
         name = self._config.policy
         if name == "mix":
-            name = str(rng.choice(["waypoint", "loop", "random"], p=shares / shares.sum()))
+            shares = np.array(list(self._config.mix.values()))
+            name = str(rng.choice(list(self._config.mix), p=shares / shares.sum()))
         if name not in self._made:
             self._made[name] = WithRandomActions(self._make(name), self._config.epsilon)
         return self._made[name]
@@ -276,12 +287,14 @@ class _Explorers:
             return LoopWalker()
         if name == "random":
             return RandomPolicy()
+        if name == "event":
+            return EventExplorer()
         if name.endswith(".zip"):
             return SB3Policy(name, self._config.algorithm)
         if ":" in name:
             return load_explorer(name)
         raise ConfigError(
-            f"A policy is mix, waypoint, loop, random, an SB3 model's .zip, or module:name; got {name!r}."
+            f"A policy is mix, waypoint, loop, event, random, an SB3 model's .zip, or module:name; got {name!r}."
         )
 
 

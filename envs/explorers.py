@@ -66,7 +66,7 @@ class RandomPolicy:
         return self._action
 
 
-class _Planned:
+class Planned:
     """Base of the explorers that write down what they do as a generator of actions."""
 
     name: str
@@ -111,7 +111,7 @@ class _Planned:
         return self._layout.random_position(self._rng)
 
 
-class WaypointExplorer(_Planned):
+class WaypointExplorer(Planned):
     """Walks from place to place through the whole map and looks around at some of them.
 
     Args:
@@ -152,7 +152,7 @@ class WaypointExplorer(_Planned):
         return possible[int(self._rng.integers(len(possible)))]
 
 
-class LoopWalker(_Planned):
+class LoopWalker(Planned):
     """Leaves a place and comes back to it, facing as before: LoopNav's ABA and ABCA paths.
 
     B lies at one of LoopNav's four radii from A, scaled by `ROOMS_PER_BLOCK`, as nearly as the map

@@ -22,6 +22,19 @@ class PropKind:
     bright: bool = False
 
 
+@dataclass(frozen=True)
+class ItemKind:
+    """A kind of thing to pick up, drawn at full brightness and large enough to be seen from across a room.
+
+    Attributes:
+        sprite: four-letter sprite name; its frame A never changes.
+        scale: size of the sprite against Freedoom's own.
+    """
+
+    sprite: str
+    scale: float
+
+
 WALLS = (
     "BRICK1", "BRICK4", "BRICK6", "BRICK7", "BRICK10", "BRICK11", "BRICK12", "BIGBRIK1", "BIGBRIK2", "BRONZE1",
     "BRONZE3", "BROWNGRN", "BROWNHUG", "BSTONE1", "CEMENT7", "CEMENT9", "COMPBLUE", "CRACKLE2", "CRATE1", "CRATE2",
@@ -65,3 +78,22 @@ PROPS = {
     "stalagmite": PropKind("SMIT", scale=1.3),
     "fire_barrel": PropKind("FCAN", scale=1.3, bright=True),
 }
+
+ITEMS = {
+    "medikit": ItemKind("MEDI", 2.0),
+    "golden_sphere": ItemKind("SOUL", 2.2),
+    "fiery_sphere": ItemKind("MEGA", 2.2),
+    "green_sphere": ItemKind("PINV", 2.2),
+    "green_armour": ItemKind("ARM1", 1.7),
+    "red_armour": ItemKind("ARM2", 1.7),
+    "backpack": ItemKind("BPAK", 2.0),
+    "blue_skull": ItemKind("BSKU", 4.0),
+    "golden_skull": ItemKind("YSKU", 4.0),
+    "red_skull": ItemKind("RSKU", 4.0),
+    "white_suit": ItemKind("SUIT", 1.3),
+    "green_screen": ItemKind("PMAP", 2.0),
+    "red_box": ItemKind("SBOX", 2.2),
+}
+
+LEAVES = ("ZDOORB1", "ZELDOOR", "TNTDOOR", "SPCDOOR4", "LITEYEL3", "BIGDOOR2", "BIGDOOR7")
+"""Textures of shut doors: of the height of a room, and none that a wall has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ...files import sealed, unsealed
 from ...rollouts.splits import Split, seed_range, split_of
 from ...world_models.actions import ActionSpec
 from .engine import FIXED, RESOLUTIONS, Engine, Place
+from .events import EVENTS_VERSION, add_things, touched
 from .frames import AreaFilter
 from .layout import GENERATOR_VERSION, Layout, generate
 from .map_picture import draw_map
@@ -49,7 +50,10 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
     Observations are pictures (H, W, 3) uint8. ``info`` holds, after `reset` and `step` alike, ``pose`` (float64 (5,),
     the canonical pose of the picture), ``map_seed``, ``collided`` (the step was cut short or bent by something solid)
     and ``success``. The world is static and its player has no inertia: at the same pose of the same map the picture
-    is the same to the last bit, in any process, and a move followed by its opposite leads back exactly.
+    is the same to the last bit, in any process, and a move followed by its opposite leads back exactly. With
+    ``events`` some things change, by walking alone: items vanish when walked over, and shut doors open when one comes
+    near; both stay so until the next `reset`. ``info["events"]`` then counts what has changed, `changed` names it, and
+    a picture depends on the pose and on these changes, on nothing else.
 
         env = gym.make("worldloop/DoomRooms-v0", task="find", level="near")
         frame, info = env.reset(seed=0)
@@ -70,6 +74,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         cols: rooms from west to east.
         room_size: side of a room in map units.
         props: pieces of furniture per room.
+        events: items lie in the rooms, and some doors are shut (`events`); rooms, props and goal stay as they are.
         max_steps: steps after which an episode is truncated; by default it depends on task and level.
         shaping: add a potential-based term to the reward (`tasks.Assignment`).
         render_mode: ``"rgb_array"`` or ``"human"`` (a window).
@@ -95,6 +100,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         cols: int = 2,
         room_size: int = 320,
         props: int = 3,
+        events: bool = False,
         max_steps: int | None = None,
         shaping: bool = False,
         render_mode: str | None = None,
@@ -107,6 +113,9 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             "format": _STATE_FORMAT, "generator": GENERATOR_VERSION, **self._map_shape,
             "task": task, "level": level, "shaping": shaping,
         }  # fmt: skip
+        self._events = events
+        if events:
+            self._kind["events"] = EVENTS_VERSION
         self.frame_size = _check_size(frame_size, "frame_size")
         self._render_size = self.frame_size if render_size is None else _check_size(render_size, "render_size")
         self.max_steps = self._task.default_steps if max_steps is None else int(max_steps)
@@ -127,7 +136,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.observation_space = gym.spaces.Box(0, 255, (*self.frame_size, 3), np.uint8)
 
-        self._layout: Layout = generate(self._seeds[0], **self._map_shape)
+        self._layout: Layout = self._map(self._seeds[0])
         self._engine: Engine | None = None
         self._spectator: Engine | None = None
         self._window: Window | None = None
@@ -201,6 +210,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._collided = engine.where() != wanted
         self._steps += 1
         self._path.append(self.pose)
+        self._change()
         verdict = self._task.judge(self._layout, *self._planar())
         self._success = verdict.success
         truncated = not verdict.success and self._steps >= self.max_steps
@@ -238,13 +248,18 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
 
     @property
     def layout(self) -> Layout:
-        """The map of this episode."""
+        """The map of this episode, as it is now."""
         return self._layout
+
+    @property
+    def changed(self) -> frozenset[int]:
+        """Which of ``layout.things`` have changed in this episode."""
+        return self._layout.changed
 
     @property
     def generator_version(self) -> str:
         """Version of the map generator; with a map seed and the map's shape it names a map."""
-        return GENERATOR_VERSION
+        return GENERATOR_VERSION + (f"+events-{EVENTS_VERSION}" if self._events else "")
 
     @property
     def pose(self) -> np.ndarray:
@@ -262,7 +277,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
     def set_pose(self, pose: Any) -> np.ndarray:
         """Put the player at ``pose`` (5,), exact to 1/65536 unit and turn, and return the picture there.
 
-        The episode goes on: neither a step is counted nor a reward given.
+        The episode goes on: neither a step is counted nor a reward given, and nothing changes by it.
 
         Raises:
             ValueError: the player does not fit there, or the pose does not look level from `EYE_HEIGHT`.
@@ -271,17 +286,24 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._path.append(self.pose)
         return self._observation()
 
-    def render_at(self, pose: Any) -> np.ndarray:
+    def render_at(self, pose: Any, changed: Collection[int] | None = None) -> np.ndarray:
         """The observation (H, W, 3) at ``pose`` (5,); the episode does not notice.
 
+        Args:
+            pose: where to look from.
+            changed: show the map with exactly these of ``layout.things`` changed; by default as it is now.
+
         Raises:
-            ValueError: as `set_pose`.
+            ValueError: as `set_pose`, where a door that is then shut counts; or a thing that does not exist.
         """
-        before = self._live().where()
-        self._put(_place_of(pose))
-        observation = self._observation()
-        self._put(before)
-        return observation
+        place, before, now = _place_of(pose), self._live().where(), self._layout
+        try:
+            self._alter(now if changed is None else now.with_changed(changed))
+            self._put(place)
+            return self._observation()
+        finally:
+            self._alter(now)
+            self._put(before)
 
     def save_state(self) -> bytes:
         """All of the environment's state, random numbers included; `load_state` continues exactly from there."""
@@ -295,6 +317,8 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             "path": [pose.tolist() for pose in self._path],
             "random": self.np_random.bit_generator.state,
         }
+        if self._events:
+            state["changed"] = sorted(self.changed)
         return sealed(json.dumps(state).encode())
 
     def load_state(self, data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
@@ -311,7 +335,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         state = json.loads(body)
         if state["kind"] != self._kind:
             raise DataError(f"This state is of an environment with {state['kind']}; this one has {self._kind}.")
-        self._show(state["map_seed"])
+        self._show(state["map_seed"], state["changed"] if self._events else ())
         self._put(tuple(state["place"]))
         self._steps = state["steps"]
         self._collided, self._success, self._over = state["flags"]
@@ -334,14 +358,31 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             raise gym.error.ResetNeeded("The environment shows no map yet, or is closed; call reset() first.")
         return self._engine
 
-    def _show(self, map_seed: int) -> None:
+    def _map(self, map_seed: int) -> Layout:
+        layout = generate(map_seed, **self._map_shape)
+        return add_things(layout) if self._events else layout
+
+    def _show(self, map_seed: int, changed: Collection[int] = ()) -> None:
         """Have the engine show the map of ``map_seed``, starting or replacing it when there is none that lives."""
         if map_seed != self._layout.map_seed:
-            self._layout = generate(map_seed, **self._map_shape)
+            self._layout = self._map(map_seed)
+        self._layout = self._layout.with_changed(changed)
         if self._engine is None or not self._engine.alive:
             self._engine = Engine(self._layout, self.frame_size)
         else:
             self._engine.load(self._layout)
+
+    def _alter(self, layout: Layout) -> None:
+        """Show the same map with other changes; where the player then is, is not said."""
+        self._layout = layout
+        self._live().load(layout)
+
+    def _change(self) -> None:
+        """Let what the player touches change."""
+        if news := touched(self._layout, *self._planar()[:2]):
+            place = self._live().where()
+            self._alter(self._layout.with_changed(self.changed | news))
+            self._put(place)
 
     def _put(self, place: Place) -> None:
         x, y = place[0] / FIXED, place[1] / FIXED
@@ -386,12 +427,13 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         return self._shrunk(self._spectator, self._render_size)
 
     def _info(self) -> dict[str, Any]:
-        return {
+        info = {
             "pose": self.pose,
             "map_seed": self._layout.map_seed,
             "collided": self._collided,
             "success": self._success,
         }
+        return info | {"events": len(self.changed)} if self._events else info
 
     def _after(self) -> None:
         if self.render_mode == "human":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -57,11 +58,36 @@ class Prop:
 
 
 @dataclass(frozen=True)
+class Item:
+    """Something of a kind named in `catalogue.ITEMS` that lies at (x, y) until it is taken; nothing bumps into it."""
+
+    kind: str
+    x: float
+    y: float
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What shuts the ``door`` of that index, centred at (x, y), until it is opened: a solid slab of ``texture``."""
+
+    door: int
+    texture: str
+    x: float
+    y: float
+    changed: bool = False
+
+
+Thing = Item | Leaf
+"""What can change, once: ``changed`` says whether it has."""
+
+
+@dataclass(frozen=True)
 class Layout:
     """A map: rows × cols square rooms with their south-west corner at the origin, x east, y north, in map units.
 
     Every floor lies at height 0, so that a move and its opposite cancel. Room ``i`` is in row ``i // cols`` (from the
-    south) and column ``i % cols`` (from the west).
+    south) and column ``i % cols`` (from the west). What can change in it are its ``things``, named by their index.
     """
 
     map_seed: int
@@ -72,6 +98,7 @@ class Layout:
     doors: tuple[Door, ...]
     props: tuple[Prop, ...]
     goal: Point
+    things: tuple[Thing, ...] = ()
 
     def __post_init__(self) -> None:
         n = self.rows * self.cols
@@ -125,6 +152,8 @@ class Layout:
         The engine's bodies are axis-aligned boxes, so distances here are along the axes.
         """
         reach = PLAYER_RADIUS + margin
+        if self._shut(x, y, reach):
+            return False
         if np.any(np.abs(self.obstacles[:, :2] - (x, y)).max(1) < self.obstacles[:, 2] + reach):
             return False
         left, bottom = self.room_corner(self.room_of(x, y))
@@ -137,10 +166,40 @@ class Layout:
             return True
         lane = DOOR_WIDTH / 2 - reach
         for door in self.doors:
-            across, along = (x - door.x, y - door.y) if self.is_vertical(door) else (y - door.y, x - door.x)
+            across, along = self.through(door, x, y)
             if abs(along) <= lane and abs(across) <= WALL / 2 + reach:
                 return True
         return False
+
+    def _shut(self, x: float, y: float, reach: float) -> bool:
+        """Whether a body of half side ``reach`` at (x, y) touches a shut door."""
+        for thing in self.things:
+            if isinstance(thing, Leaf) and not thing.changed:
+                across, along = self.through(self.doors[thing.door], x, y)
+                if abs(across) < reach and abs(along) < DOOR_WIDTH / 2 + reach:
+                    return True
+        return False
+
+    def through(self, door: Door, x: float, y: float) -> Point:
+        """(x, y) seen from the middle of ``door``: the distance across its wall, and along the wall."""
+        return (x - door.x, y - door.y) if self.is_vertical(door) else (y - door.y, x - door.x)
+
+    @property
+    def changed(self) -> frozenset[int]:
+        """Indices of the things that have changed."""
+        return frozenset(i for i, thing in enumerate(self.things) if thing.changed)
+
+    def with_changed(self, changed: Collection[int]) -> Layout:
+        """The map as it is once exactly the things of these indices have changed.
+
+        Raises:
+            ValueError: an index of no thing.
+        """
+        if strangers := sorted(set(changed) - set(range(len(self.things)))):
+            raise ValueError(f"The map has things 0 … {len(self.things) - 1} that change; got {strangers[0]}.")
+        if self.changed == frozenset(changed):
+            return self
+        return replace(self, things=tuple(replace(t, changed=i in changed) for i, t in enumerate(self.things)))
 
     @cached_property
     def obstacles(self) -> np.ndarray:
@@ -216,13 +275,13 @@ def generate(map_seed: int, rows: int = 2, cols: int = 2, room_size: int = 320, 
     doors = _doors(draws, rows, cols, room_size)
     goal_room = draws.below(rows * cols)
     taken: list[tuple[float, float, float]] = []
-    goal = _free_spot(draws, goal_room, cols, room_size, doors, taken, 80, 112)
+    goal = free_spot(draws, goal_room, cols, room_size, doors, taken, 80, 112)
     assert goal is not None
     taken.append((*goal, 112))
     furniture = []
     for room in range(rows * cols):
         for _ in range(props):
-            spot = _free_spot(draws, room, cols, room_size, doors, taken, 40, 80)
+            spot = free_spot(draws, room, cols, room_size, doors, taken, 40, 80)
             if spot is not None:
                 taken.append((*spot, 80))
                 furniture.append(Prop(draws.choice(sorted(PROPS)), *spot))
@@ -249,7 +308,7 @@ def _doors(draws: Draws, rows: int, cols: int, size: int) -> tuple[Door, ...]:
     return tuple(sorted(doors, key=lambda d: (d.a, d.b)))
 
 
-def _free_spot(
+def free_spot(
     draws: Draws, room: int, cols: int, size: int, doors: tuple[Door, ...], taken: list[tuple[float, float, float]],
     from_wall: int, from_door: int,
 ) -> Point | None:  # fmt: skip

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .catalogue import PROPS
-from .layout import DOOR_WIDTH, WALL, Layout
+from .layout import DOOR_WIDTH, WALL, Item, Layout
 
 _FLOORS = ("#e9e4d8", "#dfe7ea", "#e6ecdf", "#ece1e6", "#e8e8f2", "#f0ead6")
 
@@ -40,6 +40,12 @@ def draw_map(layout: Layout, path: Sequence[np.ndarray], size: tuple[int, int]) 
     for prop in layout.props:
         radius = PROPS[prop.kind].radius
         axes.add_patch(Rectangle((prop.x - radius, prop.y - radius), 2 * radius, 2 * radius, color="#7d8a6a"))
+    for thing in (thing for thing in layout.things if not thing.changed):
+        if isinstance(thing, Item):
+            axes.plot(thing.x, thing.y, marker="D", markersize=8, color="#e8a020", markeredgecolor="black")
+        else:
+            wide, high = (WALL, DOOR_WIDTH) if layout.is_vertical(layout.doors[thing.door]) else (DOOR_WIDTH, WALL)
+            axes.add_patch(Rectangle((thing.x - wide / 2, thing.y - high / 2), wide, high, color="#a05a2c"))
     axes.plot(*layout.goal, marker="*", markersize=18, color="magenta", markeredgecolor="black")
     if len(path):
         points = np.stack(path)

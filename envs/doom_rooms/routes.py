@@ -31,6 +31,11 @@ def route_length(start: Point, route: list[Point]) -> float:
     return sum(math.dist(a, b) for a, b in zip([start, *route], route, strict=False))
 
 
+def in_sight(layout: Layout, start: Point, end: Point) -> bool:
+    """Whether nothing solid stands on the straight line between two points of one room, or of its doors."""
+    return not any(_crosses(start, end, (x, y, r)) for x, y, r in layout.obstacles.tolist())
+
+
 def _rooms_between(layout: Layout, start: int, end: int) -> list[int]:
     """Rooms from ``start`` to ``end`` through the fewest doors."""
     away = layout.doors_away(end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import EngineError
-from .catalogue import PROPS
-from .layout import DOOR_HEIGHT, DOOR_WIDTH, GOAL_RADIUS, PLAYER_RADIUS, WALL, Layout
+from .catalogue import ITEMS, PROPS
+from .layout import DOOR_HEIGHT, DOOR_WIDTH, GOAL_RADIUS, PLAYER_RADIUS, WALL, Item, Layout, Leaf
 
 HOPS = 2
 """Parts that a motion is made in, one engine tic (1/35 s of game time) each."""
@@ -32,7 +33,7 @@ EMPTY_MAP = (
 """The smallest room, to start an engine with."""
 
 MINIMUM_SLOT = 32_768
-_GOAL_TYPE, _FIRST_PROP_TYPE = 20_000, 20_001
+_GOAL_TYPE, _FIRST_PROP_TYPE, _FIRST_ITEM_TYPE = 20_000, 20_001, 20_101
 _GOAL_PAD = 24
 
 
@@ -97,6 +98,9 @@ class _MapWriter:
         kinds = sorted(PROPS)
         for prop in layout.props:
             self._thing(_FIRST_PROP_TYPE + kinds.index(prop.kind), prop.x, prop.y)
+        for item in layout.things:
+            if isinstance(item, Item) and not item.changed:
+                self._thing(_FIRST_ITEM_TYPE + sorted(ITEMS).index(item.kind), item.x, item.y)
         vertices = [f"vertex{{x={x:.1f};y={y:.1f};}}" for x, y in self._vertices]
         parts = [vertices, self._lines, self._sides, self._sectors, self._things]
         return 'namespace="ZDoom";\n' + "\n".join(line for part in parts for line in part)
@@ -159,15 +163,29 @@ class _MapWriter:
         return sorted(found)
 
     def _passage(self, index: int) -> None:
-        """The two side walls of a doorway."""
+        """The two side walls of a doorway, and what shuts it."""
         door, sector = self._layout.doors[index], len(self._layout.rooms) + index
         half, deep = DOOR_WIDTH / 2, WALL / 2
         if self._layout.is_vertical(door):
-            self._wall((door.x - deep, door.y + half), (door.x + deep, door.y + half), sector, "DOORTRAK")
-            self._wall((door.x + deep, door.y - half), (door.x - deep, door.y - half), sector, "DOORTRAK")
+            sides = [[(door.x + s * d, door.y + s * half) for d in (-deep, 0, deep)] for s in (1, -1)]
         else:
-            self._wall((door.x - half, door.y - deep), (door.x - half, door.y + deep), sector, "DOORTRAK")
-            self._wall((door.x + half, door.y + deep), (door.x + half, door.y - deep), sector, "DOORTRAK")
+            sides = [[(door.x - s * half, door.y + s * d) for d in (-deep, 0, deep)] for s in (1, -1)]
+        leaf = next((t for t in self._layout.things if isinstance(t, Leaf) and t.door == index), None)
+        for begin, middle, end in sides:
+            stops = [begin, end] if leaf is None else [begin, middle, end]
+            for start, stop in itertools.pairwise(stops):
+                self._wall(start, stop, sector, "DOORTRAK")
+        if leaf is not None:
+            self._leaf(sides[0][1], sides[1][1], sector, leaf)
+
+    def _leaf(self, start: tuple[float, float], end: tuple[float, float], sector: int, leaf: Leaf) -> None:
+        """A slab across the middle of a doorway. Open, it leaves its line behind, so that nothing else is redrawn."""
+        texture, state = ("-", "") if leaf.changed else (leaf.texture, "blocking=true;")
+        front, back = self._side(sector, texture, "middle"), self._side(sector, texture, "middle")
+        self._lines.append(
+            f"linedef{{v1={self._vertex(*start)};v2={self._vertex(*end)};sidefront={front};sideback={back};"
+            f"twosided=true;dontpegbottom=true;clipmidtex=true;{state}}}"
+        )
 
     def _goal(self) -> None:
         """The goal on a pad of its own, lit in white: a coloured light would change its colour."""
@@ -211,6 +229,12 @@ def _decorate() -> str:
         actors.append(
             f"ACTOR Furniture{index} {_FIRST_PROP_TYPE + index} {{ Radius {kind.radius} Height 56 Scale {kind.scale} "
             f"+SOLID States {{ Spawn: {kind.sprite} A -1 {'BRIGHT' if kind.bright else ''}\n stop\n }} }}"
+        )
+    for index, name in enumerate(sorted(ITEMS)):
+        item = ITEMS[name]
+        actors.append(
+            f"ACTOR Item{index} {_FIRST_ITEM_TYPE + index} {{ Radius 20 Height 56 Scale {item.scale} "
+            f"States {{ Spawn: {item.sprite} A -1 BRIGHT\n stop\n }} }}"
         )
     return "\n".join(actors)
 
