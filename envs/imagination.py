@@ -27,7 +27,8 @@ from ..world_models.world import ImaginedStep, World
 from .contexts import CONTEXTS_FILE, Contexts
 from .episodes import Episodes
 from .experience import Experience, experience_of
-from .uncertainty import Uncertainty, check_uncertainty, coverage, disagreement
+from .thresholds import calibrated_threshold
+from .uncertainty import MaxUncertainty, Uncertainty, check_uncertainty, doubt
 
 ObservationName = Literal["frame", "latent", "pose", "state"]
 Observation = ObservationName | Sequence[ObservationName]
@@ -63,7 +64,8 @@ class Imagination:
         render_mode: ``"rgb_array"`` or None; only checked here.
         uncertainty: what ``info["uncertainty"]`` is, see `Uncertainty`.
         uncertainty_samples: noise seeds that ``"disagreement"`` compares.
-        max_uncertainty: an episode is truncated where its uncertainty passes this; None for never.
+        max_uncertainty: an episode is truncated where its uncertainty passes this; None for never; ``"calibrated"``:
+            the threshold that `calibrated_threshold` finds beside the world.
         retrieved: tell in ``info`` which frames memory gave for the newest one: ``retrieved`` (R,) int64, the steps at
             which they were seen (-1 for none), and ``retrieved_poses`` (R, 5).
 
@@ -84,15 +86,16 @@ class Imagination:
         render_mode: str | None = None,
         uncertainty: Uncertainty = "denoising",
         uncertainty_samples: int = 4,
-        max_uncertainty: float | None = None,
+        max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode is 'rgb_array' or None; got {render_mode!r}.")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise ConfigError(f"max_episode_steps is at least 1, or None for no limit; got {max_episode_steps}.")
-        if max_uncertainty is not None and not max_uncertainty > 0:
-            raise ConfigError(f"max_uncertainty is above 0, or None for no limit; got {max_uncertainty}.")
+        limit = max_uncertainty
+        if limit != "calibrated" if isinstance(limit, str) else limit is not None and not limit > 0:
+            raise ConfigError(f"max_uncertainty is above 0, 'calibrated', or None for no limit; got {limit!r}.")
         names = (observation,) if isinstance(observation, str) else tuple(observation)
         if not names or len(set(names)) < len(names) or not set(names) <= set(get_args(ObservationName)):
             raise ConfigError(
@@ -103,7 +106,9 @@ class Imagination:
         self.contexts = _contexts(contexts, self.world)
         self.max_episode_steps = max_episode_steps
         self.observation = observation
-        self.max_uncertainty = max_uncertainty
+        self.max_uncertainty: float | None = (
+            calibrated_threshold(self.world, uncertainty, uncertainty_samples) if isinstance(limit, str) else limit
+        )
         self.retrieved = retrieved
         self._names: tuple[str, ...] = names
         self._uncertainty, self._samples = uncertainty, uncertainty_samples
@@ -220,9 +225,7 @@ class Imagination:
         return after, Outcome(step.reward, terminated, truncated)
 
     def _doubt(self, before: WorldState, actions: Any, step: ImaginedStep) -> Tensor:
-        if self._uncertainty == "disagreement":
-            return disagreement(self.world, before, actions, step, self._samples)
-        return coverage(before, step.pose) if self._uncertainty == "coverage" else step.uncertainty
+        return doubt(self._uncertainty, self.world, before, actions, step, self._samples)
 
     def observe(self, episodes: Episodes) -> Any:
         """Observations (B, ...) of the newest frame of each episode; a dict of them where several were asked for."""

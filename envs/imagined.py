@@ -17,7 +17,7 @@ from .contexts import Contexts
 from .episodes import Episodes, read_snapshot
 from .experience import Experience
 from .imagination import Imagination, Observation, draw_seed, read_options
-from .uncertainty import Uncertainty
+from .uncertainty import MaxUncertainty, Uncertainty
 
 
 class ImaginedEnv(gym.Env[Any, Any]):
@@ -54,7 +54,8 @@ class ImaginedEnv(gym.Env[Any, Any]):
         uncertainty: ``"denoising"`` (free), ``"disagreement"`` (each noise seed costs a step) or ``"coverage"`` (how
             far the nearest pose really seen is).
         uncertainty_samples: noise seeds that ``"disagreement"`` compares.
-        max_uncertainty: truncate where the uncertainty passes this; None for never.
+        max_uncertainty: truncate where the uncertainty passes this; None for never; ``"calibrated"``: the threshold
+            that ``worldloop evaluate calibration --write`` has put beside the world.
         retrieved: tell in ``info`` which frames memory gave: ``retrieved`` (R,) int64, the steps at which they were
             seen (-1 for none), and ``retrieved_poses`` (R, 5) float64.
 
@@ -77,7 +78,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
         render_mode: str | None = None,
         uncertainty: Uncertainty = "denoising",
         uncertainty_samples: int = 4,
-        max_uncertainty: float | None = None,
+        max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
     ) -> None:
         self.imagination = Imagination(

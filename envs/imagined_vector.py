@@ -23,7 +23,7 @@ from .contexts import Contexts
 from .episodes import Episodes, read_snapshot
 from .experience import Experience
 from .imagination import Imagination, Observation, draw_seed, read_options
-from .uncertainty import Uncertainty
+from .uncertainty import MaxUncertainty, Uncertainty
 
 _Array = NDArray[Any]
 _Infos = dict[str, Any]
@@ -65,7 +65,8 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
         uncertainty: ``"denoising"`` (free), ``"disagreement"`` (each noise seed costs a step) or ``"coverage"`` (how
             far the nearest pose really seen is).
         uncertainty_samples: noise seeds that ``"disagreement"`` compares.
-        max_uncertainty: truncate where the uncertainty passes this; None for never.
+        max_uncertainty: truncate where the uncertainty passes this; None for never; ``"calibrated"``: the threshold
+            that ``worldloop evaluate calibration --write`` has put beside the world.
         retrieved: tell in ``infos`` which frames memory gave, see `ImaginedEnv`.
 
     Raises:
@@ -87,7 +88,7 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
         render_mode: str | None = None,
         uncertainty: Uncertainty = "denoising",
         uncertainty_samples: int = 4,
-        max_uncertainty: float | None = None,
+        max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
     ) -> None:
         if num_envs < 1:

@@ -20,7 +20,7 @@ from .contexts import Contexts
 from .episodes import Episodes
 from .imagination import Observation, draw_seed, read_options
 from .imagined import ImaginedEnv
-from .uncertainty import Uncertainty
+from .uncertainty import MaxUncertainty, Uncertainty
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -65,7 +65,8 @@ class ImaginedVecEnv(VecEnv):
         render_mode: ``"rgb_array"`` or None.
         uncertainty: what ``info["uncertainty"]`` is, see `ImaginedEnv`.
         uncertainty_samples: noise seeds that ``"disagreement"`` compares.
-        max_uncertainty: truncate where the uncertainty passes this; None for never.
+        max_uncertainty: truncate where the uncertainty passes this; None for never; ``"calibrated"``: the threshold
+            that ``worldloop evaluate calibration --write`` has put beside the world.
         retrieved: tell in each info which frames memory gave, see `ImaginedEnv`.
 
     Raises:
@@ -86,7 +87,7 @@ class ImaginedVecEnv(VecEnv):
         render_mode: str | None = None,
         uncertainty: Uncertainty = "denoising",
         uncertainty_samples: int = 4,
-        max_uncertainty: float | None = None,
+        max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
     ) -> None:
         if num_envs < 1:

@@ -1,24 +1,29 @@
-"""How sure a world is of a frame it has just imagined: three answers of different cost."""
+"""How sure a world is of a frame it has just imagined: five answers of different cost."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..world_models.memory.retrieval import Nearest
+from ..world_models.evidence import distance_to_seen
 from ..world_models.noise import hash64
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
+from ..world_models.world_model import WorldModel
 
-Uncertainty = Literal["denoising", "disagreement", "coverage"]
+Uncertainty = Literal["denoising", "disagreement", "coverage", "ensemble", "expected_error"]
 """``"denoising"``: how far the frame is from the first estimate of its mean, in latent units; free.
 ``"disagreement"``: spread of the frame over several noise seeds, in latent units; each seed costs a step.
-``"coverage"``: how far the nearest pose really seen is, see `coverage`; needs a long-term memory."""
+``"coverage"``: how far the nearest pose really seen is, see `distance_to_seen`; needs a long-term memory.
+``"ensemble"``: standard deviation of the reward over the outcome heads; needs a world with several.
+``"expected_error"``: squared error of the latents in units of their variance within a walk, as the world has learned to
+foretell it: 1 is no better than the walk's mean frame; needs a world that has."""
 
-_NEAREST = Nearest()
+MaxUncertainty = float | Literal["calibrated"] | None
+"""Where an episode is truncated: past a number, past the threshold calibrated for this world, or never."""
 
 
 def disagreement(world: World, state: WorldState, actions: Any, step: ImaginedStep, samples: int) -> Tensor:
@@ -41,33 +46,60 @@ def disagreement(world: World, state: WorldState, actions: Any, step: ImaginedSt
     return latents.var(1, correction=0).mean((1, 2, 3)).sqrt()
 
 
-def coverage(state: WorldState, pose: Tensor) -> Tensor:
-    """Distance (B,) float32 from ``pose`` (B, 5) to the nearest pose that a frame was really seen from.
+def doubt(
+    kind: Uncertainty, world: World, before: WorldState, actions: Any, step: ImaginedStep, samples: int
+) -> Tensor:
+    """Uncertainty (B,) float32 of one kind.
 
-    Distances are in units of 80 world units and 45 degrees between the views, together as by `Nearest`; infinite where
-    nothing was seen.
-
-    Raises:
-        ValueError: the worlds have no long-term memory.
+    Args:
+        kind: one that `check_uncertainty` allows.
+        world: what imagined ``step`` from ``before`` by ``actions``.
+        before: B worlds before it.
+        actions: (B, ...).
+        step: what they imagined.
+        samples: noise seeds that ``"disagreement"`` compares.
     """
-    if state.memory is None:
-        raise ValueError("Coverage is known of worlds with a long-term memory; this one has none.")
-    slots, exist = state.memory.slots()
-    poses, _ = state.memory.arena.read_places(slots)
-    seen = exist & ~state.memory.arena.imagined.flatten()[slots]
-    distance = (-_NEAREST.score(pose, poses)).sqrt().masked_fill(~seen, torch.inf)
-    return torch.nn.functional.pad(distance, (0, 1), value=torch.inf).amin(1).to(torch.float32)
+    if kind == "disagreement":
+        return disagreement(world, before, actions, step, samples)
+    if kind == "coverage":
+        return distance_to_seen(before, step.pose)
+    if isinstance(world, WorldModel):
+        if kind == "ensemble":
+            return world.reward_spread(before, step)
+        if kind == "expected_error":
+            return world.expected_error(before, step)
+    return step.uncertainty
+
+
+def kinds_of(world: World) -> tuple[Uncertainty, ...]:
+    """The kinds of uncertainty that ``world`` can tell."""
+    model = world if isinstance(world, WorldModel) else None
+    known: dict[Uncertainty, bool] = {
+        "denoising": True,
+        "disagreement": True,
+        "coverage": world.start(1).memory is not None,
+        "ensemble": model is not None and model.config.outcome_members > 1,
+        "expected_error": model is not None and model.error_head is not None,
+    }
+    return tuple(kind for kind, told in known.items() if told)
 
 
 def check_uncertainty(kind: str, samples: int, world: World) -> None:
     """Refuse settings that tell nothing of ``world``.
 
     Raises:
-        ConfigError: an unknown kind, fewer than two samples, or coverage of a world without a long-term memory.
+        ConfigError: an unknown kind, fewer than two samples, or a kind that this world cannot tell.
     """
-    if kind not in ("denoising", "disagreement", "coverage"):
-        raise ConfigError(f"uncertainty is 'denoising', 'disagreement' or 'coverage'; got {kind!r}.")
+    if kind not in get_args(Uncertainty):
+        raise ConfigError(f"uncertainty is one of {', '.join(get_args(Uncertainty))}; got {kind!r}.")
     if kind == "disagreement" and samples < 2:
         raise ConfigError(f"Disagreement needs at least two samples, got {samples}.")
-    if kind == "coverage" and world.start(1).memory is None:
-        raise ConfigError("uncertainty='coverage' needs a world with a long-term memory; this one has none.")
+    if kind not in kinds_of(world):
+        raise ConfigError(f"uncertainty={kind!r} needs a world with {_NEEDED[kind]}; this one has none.")
+
+
+_NEEDED = {
+    "coverage": "a long-term memory",
+    "ensemble": "several outcome heads (presets train four)",
+    "expected_error": "an error head (train one with --error.steps 2000)",
+}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .calibration import CalibrationConfig, CalibrationReport, calibration
+from .calibration import CalibrationConfig, calibration
+from .calibration_report import CalibrationReport
 from .comparison import CompareConfig, CompareReport
 from .control import run_control
 from .control_report import ControlReport, PlanConfig

@@ -1,31 +1,37 @@
-"""Calibration: does a world know when it is wrong? Its uncertainties against its error, on held-out maps."""
+"""Calibration: does a world know when it is wrong? Its uncertainties against its error, on held-out maps.
+
+Pictures of some maps are easier than others', so PSNR says more of a map's textures than of imagination. The error here
+is the squared error of the latents over their variance within the walk: 1 is what the walk's mean frame would have.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from torch import Tensor
 
 from ..envs.explorers import WaypointExplorer
-from ..envs.uncertainty import Uncertainty, coverage, disagreement
+from ..envs.thresholds import write_thresholds
+from ..envs.uncertainty import doubt, kinds_of
 from ..errors import ConfigError
 from ..files import write_json
 from ..world_models.world import World
+from .calibration_report import Calibrated, CalibrationReport, Threshold, calibration_figure
 from .clips import Clips, record_clips
-from .figures import COLOURS, finish, write_figure
-from .metrics import Curve, FloatArray, Interval, bootstrap, bootstrap_curve, psnr
+from .figures import write_figure
+from .metrics import Curve, FloatArray, bootstrap, bootstrap_curve, psnr
 from .progress import Progress, silent
+from .ranking import Kept, auroc, choose_threshold, doubted_so_far, keep, over_maps, spearman, within_walks
 from .real import MakeEnv, held_out
-from .report import jsonable, provenance
+from .report import provenance
 
 _SEED_STRIDE = 1_000_003
+STEPS = "steps imagined"
+"""The doubt that every uncertainty has to beat: how long ago reality was seen."""
 
 
 @dataclass(frozen=True)
@@ -44,100 +50,46 @@ class CalibrationConfig:
     """Noise seeds that disagreement compares."""
     bins: int = 8
     """Groups of equally many frames, from the surest to the least sure, that error is averaged in."""
-    good: float = 18.0
-    """PSNR in dB that a frame should have; the mean frame of all maps reaches about as much."""
+    good: float = 1.0
+    """Error below which a frame is good; at 1 the frames that are wrong are those no better than the mean frame."""
+    share: float = 0.9
+    """Share of good frames that a threshold shall leave."""
     batch: int = 40
     """Worlds imagined at once."""
     seed: int = 0
     """Of maps, walks, imagination and resampling."""
+    write: bool = False
+    """Keep the thresholds beside the world, for max_uncertainty="calibrated"."""
 
     def __post_init__(self) -> None:
-        for name, least in (("maps", 4), ("context", 1), ("horizon", 1), ("samples", 2), ("bins", 2), ("batch", 1)):
+        for name, least in (("maps", 4), ("context", 1), ("horizon", 2), ("samples", 2), ("bins", 2), ("batch", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
         if self.split not in ("validation", "test"):
             raise ConfigError(f"Calibration is measured on 'validation' or 'test' maps, not on {self.split!r}.")
+        if not self.good > 0 or not 0 < self.share < 1:
+            raise ConfigError(f"good is above 0 and share between 0 and 1; got {self.good} and {self.share}.")
+        if self.write and self.split == "test":
+            raise ConfigError("Thresholds are chosen on validation maps; test maps are for reports only.")
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """What comes of ending an episode where uncertainty passes ``value``.
+class Walks:
+    """What happened on N maps over H imagined frames.
 
     Attributes:
-        value: chosen on one half of the maps: the largest that leaves frames whose mean PSNR is as good as wanted.
-        kept: share of the frames on the other half that come before any frame as unsure as that.
-        psnr_kept, psnr_dropped: mean PSNR of those frames and of the others there, in dB.
+        maps: (N,) map seeds, the clusters of every interval.
+        error: (N, H) squared error of the latents over their variance within the walk.
+        psnr: (N, H) in dB.
+        mean_frame: (N,) PSNR in dB of the walk's mean frame, over the same frames.
+        doubts: by kind (N, H).
     """
 
-    value: float
-    kept: Interval
-    psnr_kept: Interval
-    psnr_dropped: Interval
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """One kind of uncertainty.
-
-    Attributes:
-        kind: which.
-        correlation: Spearman's rank correlation of uncertainty and PSNR, over frames; -1 would be perfect.
-        bad_found: how often a frame below the wanted PSNR is less sure than one above it (area under the ROC curve).
-        levels: mean uncertainty of every group, surest first.
-        psnr: PSNR of every group.
-        threshold: for ``max_uncertainty``; None where no value leaves frames that are good enough.
-    """
-
-    kind: Uncertainty
-    correlation: Interval
-    bad_found: Interval
-    levels: tuple[float, ...]
-    psnr: Curve
-    threshold: Threshold | None
-
-
-@dataclass(frozen=True)
-class CalibrationReport:
-    """What `calibration` found; intervals are 95 %, bootstrapped over maps.
-
-    Attributes:
-        config: what was asked.
-        kinds: one entry for every kind of uncertainty that the world has.
-        psnr: of all imagined frames, in dB.
-        provenance: versions and time.
-    """
-
-    config: CalibrationConfig
-    kinds: tuple[Calibrated, ...]
-    psnr: Interval
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain data."""
-        data: dict[str, Any] = jsonable(asdict(self))
-        return data
-
-    def __str__(self) -> str:
-        config = self.config
-        lines = [
-            f"{config.horizon} frames imagined after {config.context} real ones on {config.maps} {config.split} maps, "
-            f"PSNR {self.psnr} dB; [95 % over maps]"
-        ]
-        for known in self.kinds:
-            lines.append(
-                f"{known.kind}: rank correlation with PSNR {known.correlation}, a frame below {config.good:g} dB is "
-                f"less sure than one above with probability {known.bad_found}"
-            )
-            pairs = zip(known.levels, known.psnr.mean, strict=True)
-            lines.append("  uncertainty → PSNR: " + ", ".join(f"{level:.3g} → {db:.1f}" for level, db in pairs))
-            if (limit := known.threshold) is None:
-                lines.append(f"  no threshold leaves frames of {config.good:g} dB on average")
-            else:
-                lines.append(
-                    f"  max_uncertainty={limit.value:.3g}, on the other maps: keeps {limit.kept} of the frames, "
-                    f"{limit.psnr_kept} dB, the others {limit.psnr_dropped} dB"
-                )
-        return "\n".join(lines)
+    maps: NDArray[np.int64]
+    error: FloatArray
+    psnr: FloatArray
+    mean_frame: FloatArray
+    doubts: dict[str, FloatArray]
 
 
 def calibration(
@@ -158,134 +110,122 @@ def calibration(
         progress: told how far it is.
 
     Raises:
-        ConfigError: an environment that does not fit.
+        ConfigError: an environment that does not fit, or thresholds to be kept of a world that came from no directory.
     """
     with held_out([world], config.split, config.maps, config.seed, make_env) as (env, maps):
         clips = record_clips(
             env, WaypointExplorer(), maps, config.context + config.horizon, config.seed, progress
         )
-    decibels, doubts = [], []
-    for begin in range(0, config.maps, config.batch):
-        rows = np.arange(begin, min(begin + config.batch, config.maps))
-        seen, unsure = _imagine(world, clips, rows, config, progress)
-        decibels.append(seen)
-        doubts.append(unsure)
-    quality = np.concatenate(decibels)
-    kinds = tuple(
-        _calibrated(kind, np.concatenate([d[kind] for d in doubts]), quality, clips.maps, config) for kind in doubts[0]
+    starts = range(0, config.maps, config.batch)
+    parts = [_imagine(world, clips, np.arange(config.maps)[i : i + config.batch], config, progress) for i in starts]
+    walks = Walks(
+        clips.maps,
+        np.concatenate([part.error for part in parts]),
+        np.concatenate([part.psnr for part in parts]),
+        np.concatenate([part.mean_frame for part in parts]),
+        {kind: np.concatenate([part.doubts[kind] for part in parts]) for kind in parts[0].doubts},
     )
-    labels = np.repeat(clips.maps, config.horizon)
-    report = CalibrationReport(config, kinds, bootstrap(quality.ravel(), labels, seed=config.seed), provenance(world))
+    report = judge(walks, config, provenance(world))
     write_figure(out / "calibration.png", calibration_figure(report))
     write_json(out / "calibration.json", report.to_json())
+    if config.write:
+        found = {k.kind: k.threshold.value for k in report.kinds if k.threshold is not None and k.kind != STEPS}
+        write_thresholds(world, found, config.samples, asdict(config))
     return report
+
+
+def judge(walks: Walks, config: CalibrationConfig, made: dict[str, Any]) -> CalibrationReport:
+    """The report of ``walks``."""
+    labels = np.repeat(walks.maps, walks.error.shape[1])
+    return CalibrationReport(
+        config=asdict(config),
+        kinds=tuple(_calibrated(kind, walks, config) for kind in walks.doubts),
+        error=bootstrap(walks.error.ravel(), labels, seed=config.seed),
+        good=bootstrap((walks.error < config.good).ravel(), labels, seed=config.seed),
+        psnr=bootstrap(walks.psnr.ravel(), labels, seed=config.seed),
+        mean_frame_psnr=bootstrap(walks.mean_frame, walks.maps, seed=config.seed),
+        provenance=made,
+    )
 
 
 @torch.inference_mode()
 def _imagine(
     world: World, clips: Clips, rows: NDArray[np.int64], config: CalibrationConfig, progress: Progress
-) -> tuple[FloatArray, dict[Uncertainty, FloatArray]]:
-    """PSNR (N, H) of what is imagined after the clips of ``rows`` (N,), and how unsure the world is, by kind."""
-    k = config.context
+) -> Walks:
+    """What is imagined after the clips of ``rows`` (N,)."""
+    k, kinds = config.context, kinds_of(world)
     state = world.start(len(rows), rows + config.seed * _SEED_STRIDE)
     state = world.observe(state, clips.frames[rows, :k], clips.actions[rows, :k], clips.poses[rows, :k])
-    kinds: tuple[Uncertainty, ...] = ("denoising", "disagreement") + (("coverage",) if state.memory else ())
-    quality, doubts = [], {kind: list[FloatArray]() for kind in kinds}
+    true = torch.stack([world.encode(clips.frames[rows, t]) for t in range(k + config.horizon)], 1)
+    variance = true.var(1, correction=0).mean((1, 2, 3))
+    error, decibels, doubts = [], [], {kind: list[FloatArray]() for kind in kinds}
     for t in range(k, k + config.horizon):
         actions = clips.actions[rows, t]
         after, step = world.imagine(state, actions)
-        spread = disagreement(world, state, actions, step, config.samples)
-        answers: dict[Uncertainty, Tensor] = {"denoising": step.uncertainty, "disagreement": spread}
-        if state.memory is not None:
-            answers["coverage"] = coverage(state, step.pose)
         for kind in kinds:
-            doubts[kind].append(answers[kind].cpu().numpy().astype(np.float64))
-        quality.append(psnr(world.render(step.latents), clips.frames[rows, t]))
+            unsure = doubt(kind, world, state, actions, step, config.samples)
+            doubts[kind].append(unsure.cpu().numpy().astype(np.float64))
+        square = (step.latents - true[:, t]).square().mean((1, 2, 3))
+        error.append((square / variance).cpu().numpy().astype(np.float64))
+        decibels.append(psnr(world.render(step.latents), clips.frames[rows, t]))
         state = after
         progress("imagining", int(rows[0]) * config.horizon + (t - k + 1) * len(rows), config.maps * config.horizon)
-    return np.stack(quality, 1), {kind: np.stack(values, 1) for kind, values in doubts.items()}
+    told: dict[str, FloatArray] = {kind: np.stack(values, 1) for kind, values in doubts.items()}
+    told[STEPS] = np.tile(np.arange(1.0, config.horizon + 1), (len(rows), 1))
+    return Walks(clips.maps[rows], np.stack(error, 1), np.stack(decibels, 1), _mean_frame(clips, rows, k), told)
 
 
-def _calibrated(
-    kind: Uncertainty, doubt: FloatArray, quality: FloatArray, maps: NDArray[np.int64], config: CalibrationConfig
-) -> Calibrated:
-    order = np.argsort(doubt, axis=None, kind="stable")
-    groups = np.array_split(order, config.bins)
-    table = np.full((doubt.size, config.bins), np.nan)
-    for i, group in enumerate(groups):
-        table[group, i] = quality.flat[group]
-    labels = np.repeat(maps, doubt.shape[1])
+def _mean_frame(clips: Clips, rows: NDArray[np.int64], context: int) -> FloatArray:
+    """PSNR (N,) in dB of each walk's mean frame, over the frames after the context."""
+    values = []
+    for row in rows:
+        mean = np.round(clips.frames[row].mean(0, dtype=np.float64)).astype(np.uint8)
+        rest = clips.frames[row, context:]
+        values.append(float(psnr(np.broadcast_to(mean, rest.shape), rest).mean()))
+    return np.array(values)
+
+
+def _calibrated(kind: str, walks: Walks, config: CalibrationConfig) -> Calibrated:
+    doubts, error, n = walks.doubts[kind], walks.error, len(walks.maps)
+    groups = np.array_split(np.argsort(doubts, axis=None, kind="stable"), config.bins)
+    labels = np.repeat(walks.maps, doubts.shape[1])
+
+    def by_group(values: FloatArray) -> Curve:
+        table = np.full((values.size, config.bins), np.nan)
+        for i, group in enumerate(groups):
+            table[group, i] = values.flat[group]
+        return bootstrap_curve(table, labels, seed=config.seed)
+
     return Calibrated(
         kind,
-        _over_maps(lambda rows: spearman(doubt[rows].ravel(), quality[rows].ravel()), len(maps), config.seed),
-        _over_maps(lambda rows: _bad_found(doubt[rows], quality[rows], config.good), len(maps), config.seed),
-        tuple(float(doubt.flat[group].mean()) for group in groups),
-        bootstrap_curve(table, labels, seed=config.seed),
-        _threshold(doubt, quality, maps, config),
+        over_maps(lambda rows: spearman(doubts[rows].ravel(), error[rows].ravel()), n, config.seed),
+        bootstrap(within_walks(doubts, error), walks.maps, seed=config.seed),
+        over_maps(lambda rows: auroc(doubts[rows], error[rows] >= config.good), n, config.seed),
+        tuple(float(doubts.flat[group].mean()) for group in groups),
+        by_group(error),
+        by_group(walks.psnr),
+        _threshold(doubts, walks, config),
     )
 
 
-def spearman(a: FloatArray, b: FloatArray) -> float:
-    """Spearman's rank correlation of two columns (N,); NaN where one of them does not vary."""
-    ranks = rankdata(a), rankdata(b)
-    if min(r.std() for r in ranks) == 0:
-        return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _bad_found(doubt: FloatArray, quality: FloatArray, good: float) -> float:
-    """Probability that a bad frame is less sure than a good one; ties count half (Mann and Whitney)."""
-    bad = quality.ravel() < good
-    ranks, n = rankdata(doubt.ravel()), int(bad.sum())
-    if n in (0, len(bad)):
-        return float("nan")
-    return float((ranks[bad].sum() - n * (n + 1) / 2) / (n * (len(bad) - n)))
-
-
-def _over_maps(statistic: Any, n: int, seed: int, resamples: int = 500) -> Interval:
-    """``statistic`` of rows (N,), with a percentile bootstrap interval over rows."""
-    draws = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    values = [statistic(rows) for rows in draws]
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
-    return Interval(statistic(np.arange(n)), float(low), float(high), n)
-
-
-def _threshold(
-    doubt: FloatArray, quality: FloatArray, maps: NDArray[np.int64], config: CalibrationConfig
-) -> Threshold | None:
+def _threshold(doubts: FloatArray, walks: Walks, config: CalibrationConfig) -> Threshold | None:
     """Chosen on the even rows, judged on the odd ones."""
-    # An episode ends at its first unsure frame, so what counts is the greatest uncertainty so far.
-    worst = np.maximum.accumulate(doubt, 1)
-    own, wanted = worst[::2].ravel(), quality[::2].ravel()
-    order = np.argsort(own, kind="stable")
-    means = np.cumsum(wanted[order]) / np.arange(1, len(own) + 1)
-    # A threshold takes in all frames that are as sure as it.
-    last = np.flatnonzero(np.append(np.diff(own[order]) > 0, True) & (means >= config.good))
-    if not len(last):
+    good = walks.error < config.good
+    value = choose_threshold(doubts[::2], good[::2], config.share)
+    if value is None:
         return None
-    value = float(own[order][last[-1]])
-    kept, seen = (worst[1::2] <= value).ravel(), quality[1::2].ravel()
-    labels = np.repeat(maps[1::2], doubt.shape[1])
+    rest, well, decibels = doubts[1::2], good[1::2], walks.psnr[1::2]
+    kept = doubted_so_far(rest) <= value
+    labels = np.repeat(walks.maps[1::2], rest.shape[1])
+
+    def left(rows: NDArray[np.int64]) -> Kept:
+        return keep(rest[rows], well[rows], value)
+
     return Threshold(
         value,
-        bootstrap(kept, labels, seed=config.seed),
-        bootstrap(np.where(kept, seen, np.nan), labels, seed=config.seed),
-        bootstrap(np.where(kept, np.nan, seen), labels, seed=config.seed),
+        over_maps(lambda rows: left(rows).kept, len(rest), config.seed),
+        over_maps(lambda rows: left(rows).good, len(rest), config.seed),
+        over_maps(lambda rows: left(rows).found, len(rest), config.seed),
+        bootstrap(np.where(kept, decibels, np.nan), labels, seed=config.seed),
+        bootstrap(np.where(kept, np.nan, decibels), labels, seed=config.seed),
     )
-
-
-def calibration_figure(report: CalibrationReport) -> Figure:
-    """One panel a kind: PSNR against uncertainty, with its interval and the threshold."""
-    figure = Figure(figsize=(3.8 * len(report.kinds), 3.4), layout="constrained", dpi=110)
-    panels = figure.subplots(1, len(report.kinds), sharey=True, squeeze=False)[0]
-    for panel, known, colour in zip(panels, report.kinds, COLOURS, strict=False):
-        panel.plot(known.levels, known.psnr.mean, color=colour, linewidth=1.8, marker=".", markersize=7)
-        panel.fill_between(known.levels, known.psnr.low, known.psnr.high, color=colour, alpha=0.18, linewidth=0)
-        panel.axhline(report.config.good, color="#777777", linewidth=1.0, linestyle="--")
-        if known.threshold is not None:
-            panel.axvline(known.threshold.value, color="#777777", linewidth=1.0, linestyle=":")
-        panel.set_title(f"{known.kind}, rank correlation {known.correlation.estimate:.2f}", fontsize=11)
-        panel.set_xlabel("uncertainty")
-        finish(panel)
-    panels[0].set_ylabel("PSNR (dB)")
-    return figure

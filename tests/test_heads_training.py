@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import preset
 from worldloop.world_models.training.config import StageConfig
 from worldloop.world_models.training.fit import fit
-from worldloop.world_models.training.heads import HeadsStage
+from worldloop.world_models.training.heads import HeadsStage, resample
 from worldloop.world_models.world_model import WorldModel
 
 LENGTH = 40
@@ -61,7 +62,56 @@ def test_who_was_stopped_stays_stopped_and_is_rewarded(cache: TrainingCache, tmp
     world.load_state_dict(average, strict=False)
     with torch.no_grad():
         stopped, free = world.predict_motion(last, deviation, forward)[:, 0].tolist()
-        rewarded, _ = world.outcome_head(last, last, world.magnitudes(forward + deviation))
+        rewards, logits = world.outcome_head(last, last, world.magnitudes(forward + deviation))
+        rewarded = rewards.mean(1)
     assert abs(stopped) < 3 and abs(free - 25) < 3, (stopped, free)
     assert float(rewarded[0]) > 0.7 and float(rewarded[1]) < 0.3, rewarded
+    # A presets' four members each learned it, from data of their own.
+    assert rewards.shape == logits.shape == (2, 4) and float(rewards[0].min()) > 0.5 > float(rewards[1].max()), rewards
+    assert bool((rewards.std(1) > 0).all())
     assert all(torch.equal(p, dict(world.named_parameters())[name]) for name, p in before.items())
+
+
+def test_every_member_weighs_whole_episodes_in_its_own_way_and_always_the_same() -> None:
+    episodes = np.arange(5000)
+    weights = resample(episodes, 4, seed=3).numpy().astype(np.float64)
+    # Exponential numbers of mean 1: variance 1, and a share of exp(-1) above the mean.
+    assert np.abs(weights.mean(0) - 1).max() < 0.06 and np.abs(weights.var(0) - 1).max() < 0.15
+    assert np.abs((weights > 1).mean(0) - np.exp(-1)).max() < 0.03
+    assert np.abs(np.corrcoef(weights.T) - np.eye(4)).max() < 0.06
+    # In another batch, in another order, seen again: nothing but seed, episode and member counts.
+    again = resample(np.array([7, 3, 7]), 4, seed=3).numpy()
+    assert np.array_equal(again, weights[[7, 3, 7]].astype(np.float32))
+    assert not np.array_equal(resample(np.array([7]), 4, seed=4).numpy(), again[:1])
+    assert torch.equal(resample(episodes, 1, seed=3), torch.ones(5000, 1)), "one member sees the data as they are"
+
+
+def test_the_ensembles_mean_is_the_reward_and_its_spread_an_uncertainty() -> None:
+    torch.manual_seed(0)
+    shape = replace(preset("tiny", SPEC, (16, 16)), outcome_members=3)
+    world = WorldModel(shape).eval().requires_grad_(False)
+    for parameter in world.outcome_head.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3), dtype=np.uint8)
+    poses = np.zeros((2, 5, 5))
+    state = world.observe(world.start(2), frames, np.zeros((2, 5), np.int64), poses)
+    _, step = world.imagine(state, [1, 0])
+
+    head = {name: p.double().numpy() for name, p in world.outcome_head.named_parameters()}
+    motion = (step.pose - state.pose).numpy()
+    magnitudes = world.magnitudes(torch.from_numpy(motion).float()).double()
+    x = torch.cat([state.latents[:, -1], step.latents], 1).double()
+    for name in ("look", "again"):
+        kernel, bias = (torch.from_numpy(head[f"{name}.{part}"]) for part in ("weight", "bias"))
+        x = torch.nn.functional.conv2d(x, kernel, bias, padding=1)
+        x = x * x.sigmoid()
+    features = torch.cat([x.flatten(1), magnitudes], 1).numpy()
+    hidden = features @ head["join.weight"].T + head["join.bias"]
+    hidden = hidden / (1 + np.exp(-hidden))
+    members = [hidden[:, 96 * m : 96 * (m + 1)] @ head["out.weight"][2 * m : 2 * m + 2].T
+               + head["out.bias"][2 * m : 2 * m + 2] for m in range(3)]  # fmt: skip
+    rewards, logits = (np.stack([member[:, i] for member in members], 1) for i in range(2))
+    assert np.allclose(step.reward.numpy(), rewards.mean(1), atol=1e-4)
+    assert np.allclose(step.continues.numpy(), (1 / (1 + np.exp(-logits))).mean(1), atol=1e-4)
+    assert np.allclose(world.reward_spread(state, step).numpy(), np.std(rewards, 1), atol=1e-4)
+    assert float(world.reward_spread(state, step).min()) > 0.01

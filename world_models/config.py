@@ -189,6 +189,7 @@ def preset(name: Preset, actions: ActionSpec, frame_size: tuple[int, int] | None
         frame_size=frame_size or size.frame_size,
         actions=actions,
         denoising_steps=size.denoising_steps,
+        outcome_members=4,
         autoencoder=size.autoencoder,
         cdit=size.cdit,
         state=size.state,

@@ -71,10 +71,10 @@ class WorldModel(nn.Module):
         self.cdit = CDiT(config.cdit, channels, grid, config.fov, SCALE * config.actions.step_length)
         self.pose_head = PoseHead(channels, grid)
         self.outcome_head = OutcomeHead(channels, grid, config.outcome_members)
-        self.error_head = ErrorHead(channels, CLUES) if config.error_head else None
         self.state_space: StateSpace | None = None
         if config.state is not None:
             self.state_space = StateSpace(config.state, channels, grid, SCALE * config.actions.step_length)
+        self.error_head = ErrorHead(channels, CLUES) if config.error_head else None
         self.mean_frame: Tensor
         self.register_buffer("mean_frame", torch.zeros(*config.frame_size, 3))
 
@@ -277,7 +277,8 @@ class WorldModel(nn.Module):
         """Standard deviation (B,) of the reward of ``step``, imagined from ``before``, over the ensemble's members."""
         motion = motion_between(before.pose, step.pose).to(torch.float32)
         rewards, _ = self.outcome_head(before.latents[:, -1], step.latents, self.magnitudes(motion))
-        return rewards.std(1, correction=0)
+        spread: Tensor = rewards.std(1, correction=0)
+        return spread
 
     def expected_error(self, before: WorldState, step: ImaginedStep) -> Tensor:
         """How wrong the frames of ``step``, imagined from ``before``, are expected to be (B,); see `ErrorHead`.

@@ -59,9 +59,8 @@ class OutcomeHead(nn.Module):
         self.again = nn.Conv2d(64, 32, 3, padding=1)
         self.join = nn.Linear(32 * grid[0] * grid[1] + MAGNITUDES, members * each)
         self.out = nn.Linear(each, 2 * members)
+        nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        if members == 1:
-            nn.init.zeros_(self.out.weight)
 
     def forward(self, last: Tensor, latents: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards (B, M) in units of the reward scale, and continue logits (B, M), of every member."""

@@ -33,6 +33,10 @@ class StageConfig:
     ema: float = 0.999
     """Decay of the moving average of the parameters, which is what is kept."""
 
+    def fingerprint(self) -> str:
+        """Hash of all of it."""
+        return _hash(asdict(self))
+
 
 @dataclass(frozen=True)
 class MemoryTraining:
@@ -58,6 +62,9 @@ class MemoryTraining:
         shares = (self.hide, self.dropout, self.palindromes, self.pose_noise, self.full_reach)
         if not all(0 <= share <= 1 for share in shares) or self.drift < 0 or self.first_reach < 1:
             raise ConfigError("Shares of memory training lie in 0 … 1, drift is at least 0, and the reach 1.")
+
+
+_NEVER_DECIDE = ("data", "out", "validation", "device", "error", "checkpoint_every", "validate_every", "stop_after")
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,9 @@ class TrainConfig:
     """Third stage: the video model."""
     state: StageConfig = field(default_factory=lambda: StageConfig(steps=3000))
     """Fourth stage: the state space, in which planning and learning are cheap; no steps for a world without one."""
+    error: StageConfig = field(default_factory=lambda: StageConfig(steps=0, batch_size=256, weight_decay=0.05))
+    """Last stage: how wrong imagined frames turn out to be, for uncertainty="expected_error". 2000 steps are enough;
+    with none the world does not learn it. Other stages do not depend on it: it can be asked for later."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     validate_every: int = 1000
@@ -117,6 +127,10 @@ class TrainConfig:
     def fingerprint(self) -> str:
         """Hash of all that decides the loss curve; a checkpoint of another fingerprint is refused."""
         relevant: dict[str, Any] = asdict(self)
-        for name in ("data", "out", "validation", "device", "checkpoint_every", "validate_every", "stop_after"):
+        for name in _NEVER_DECIDE:
             del relevant[name]
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+        return _hash(relevant)
+
+
+def _hash(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

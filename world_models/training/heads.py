@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
+from ..noise import uniform
 from ..pose import motion_between
 from ..world_model import WorldModel
 from .chance import Chance
@@ -18,10 +19,23 @@ LAST_NOISE = 0.3
 NEXT_NOISE = 0.2
 
 
+def resample(episodes: NDArray[np.int64], members: int, seed: int) -> Tensor:
+    """Weights (B, M) float32 of samples from ``episodes`` (B,) for each of M members; all 1 for a single one.
+
+    The Bayesian bootstrap (Rubin 1981): every member weighs every episode by an exponential number of mean 1, a
+    function of seed, episode and member alone. Whole episodes are weighed, for frames of one resemble each other.
+    """
+    if members == 1:
+        return torch.ones(len(episodes), 1)
+    seeds = torch.full((len(episodes),), seed, dtype=torch.int64)
+    return -uniform(seeds, torch.from_numpy(episodes), (members,), stream=1).log()
+
+
 class HeadsStage:
     """The pose head learns recorded motions, the outcome head rewards and ends.
 
-    Both see latents with noise, since in imagination they see what the video model drew.
+    Both see latents with noise, since in imagination they see what the video model drew. Of an ensemble of outcome
+    heads each sees a resample of the data of its own.
 
     Args:
         world: the model; its autoencoder and its video model are left alone.
@@ -31,12 +45,13 @@ class HeadsStage:
         seed: of every random choice.
     """
 
-    name = "heads"
-
     def __init__(
         self, world: WorldModel, cache: TrainingCache, latents: NDArray[np.float16], config: StageConfig, seed: int
     ) -> None:
         self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
+        members = world.config.outcome_members
+        # Another number of members is another checkpoint: a run begun with another one trains its heads again.
+        self.name = "heads" if members == 1 else f"heads-{members}"
         self.module = nn.ModuleDict({"pose_head": world.pose_head, "outcome_head": world.outcome_head})
 
     def loss(self, step: int) -> dict[str, Tensor]:
@@ -59,12 +74,15 @@ class HeadsStage:
         imagined = torch.lerp(target, chance.gauss(4, *target.shape[1:]), NEXT_NOISE * chance.even(5, 1, 1, 1))
 
         made = world.predict_motion(last, deviation, asked)
-        reward, logit = world.outcome_head(last, imagined, world.magnitudes(motion))
-        goes_on = torch.from_numpy(~cache.terminated[aim]).to(device, torch.float32)
+        rewards, logits = world.outcome_head(last, imagined, world.magnitudes(motion))
+        members = rewards.shape[1]
+        weights = resample(np.searchsorted(cache.episode_start, aim, side="right") - 1, members, self._seed).to(device)
+        paid = torch.from_numpy(cache.rewards[aim]).to(device)[:, None].expand(-1, members)
+        goes_on = torch.from_numpy(~cache.terminated[aim]).to(device, torch.float32)[:, None].expand(-1, members)
         return {
             "pose": F.smooth_l1_loss(made.float() / steps, motion / steps, beta=0.05),
-            "reward": F.mse_loss(reward.float(), torch.from_numpy(cache.rewards[aim]).to(device)),
-            "continue": F.binary_cross_entropy_with_logits(logit.float(), goes_on),
+            "reward": (weights * (rewards.float() - paid).square()).mean(),
+            "continue": F.binary_cross_entropy_with_logits(logits.float(), goes_on, weight=weights),
         }
 
     def _motions(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from ..world_model import WorldModel
 from .autoencoder import AutoencoderStage, encode_cache, mean_frame, normalise_latents
 from .config import StageConfig, TrainConfig
 from .dynamics import DynamicsStage
+from .error import ErrorStage
 from .fit import Progress, Stage, fit
 from .heads import HeadsStage
 from .state_space import StateStage
@@ -121,7 +122,7 @@ class _Run:
             positions=config.positions, memory_attention=config.memory_attention, compressed=config.compressed,
             recurrent=config.recurrent,
         )  # fmt: skip
-        shape = replace(shape, cdit=seen, retrieval=config.retrieval)
+        shape = replace(shape, cdit=seen, retrieval=config.retrieval, error_head=config.error.steps > 0)
         if not config.state.steps:
             shape = replace(shape, state=None)
         self.base = None if config.start_from is None else read_world(world_directory(config.start_from))
@@ -166,6 +167,13 @@ class _Run:
                 if states is None:
                     return None
                 self._keep(states, "state_space.")
+            if config.error.steps:
+                stage = ErrorStage(self.kept, self.cache, latents, config.error, config.seed)
+                # No other stage depends on this one, so it alone depends on its configuration.
+                judge = self._fit(stage, config.error, fingerprint=f"{self.fingerprint}-{config.error.fingerprint()}")
+                if judge is None:
+                    return None
+                self._keep(judge, "error_head.")
         save_world(self.kept, out / "world", self._about(time.monotonic() - started))
         return out / "world"
 
@@ -185,7 +193,11 @@ class _Run:
         return True
 
     def _fit(
-        self, stage: Stage, how: StageConfig, after_step: Callable[[Progress], None] | None = None
+        self,
+        stage: Stage,
+        how: StageConfig,
+        after_step: Callable[[Progress], None] | None = None,
+        fingerprint: str | None = None,
     ) -> dict[str, Tensor] | None:
         """The moving average of a stage's parameters at its end, or None where the run stops before that."""
         config = self.config
@@ -193,7 +205,7 @@ class _Run:
             stage,
             how,
             config.out / f"{stage.name}.safetensors",
-            self.fingerprint,
+            fingerprint or self.fingerprint,
             precision=config.precision,
             checkpoint_every=config.checkpoint_every,
             stop_at=None if config.stop_after is None else config.stop_after - self.done,
