@@ -53,7 +53,6 @@ SUBJECTS = (
 
 KNOWN: dict[tuple[str, str], str] = {
     ("Sync", "a_batch_of_another_size_is_refused_and_nothing_moves"): "Gymnasium steps the first worlds, then counts",
-    ("Sync-DoomRooms", "after_close_a_reset_is_refused"): "a reset of closed DoomRooms starts a new engine",
 }
 """Why a kind of environment breaks a promise."""
 

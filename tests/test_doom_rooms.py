@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
@@ -118,15 +118,19 @@ def test_asking_for_what_does_not_exist_is_one_clear_sentence(env: DoomRoomsEnv)
 
 def test_there_is_nothing_to_do_before_reset_and_after_close() -> None:
     env = DoomRoomsEnv(render_mode="rgb_array")
-    for _ in range(2):
-        for call in (
-            lambda: env.step(NOOP), env.render, env.save_state, lambda: env.pose, lambda: env.render_at(pose(0, 0, 0))
-        ):  # fmt: skip
-            with pytest.raises(ResetNeeded, match="reset"):
-                call()
-        env.reset(seed=0)
-        env.close()
-        env.close()
+    calls = (
+        lambda: env.step(NOOP), env.render, env.save_state, lambda: env.pose, lambda: env.render_at(pose(0, 0, 0))
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(ResetNeeded, match="reset"):
+            call()
+    env.reset(seed=0)
+    state = env.save_state()
+    env.close()
+    env.close()
+    for call in (*calls, env.reset, lambda: env.load_state(state)):
+        with pytest.raises(ClosedEnvironmentError, match="make another one"):
+            call()
 
 
 # Exact motion

@@ -144,7 +144,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._path: list[np.ndarray] = []
         self._steps = 0
         self._collided = self._success = self._over = False
-        self._started = False
+        self._started = self._closed = False
 
     # Gymnasium's interface
 
@@ -159,7 +159,9 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
 
         Raises:
             ValueError: an option that does not exist, or a pose where the player does not fit.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._check_open()
         super().reset(seed=seed)
         self._started = False
         options = dict(options or {})
@@ -191,7 +193,9 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         Raises:
             ValueError: an action outside the action space.
             gymnasium.error.ResetNeeded: the episode is over or has not begun.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._check_open()
         if not self._started or self._over:
             raise gym.error.ResetNeeded("The episode is over or has not begun; call reset() before step().")
         forward, left, turn = self._motion(action)
@@ -223,6 +227,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         if self.render_mode is None:
             gym.logger.warn('render() shows nothing without render_mode="rgb_array" or "human".')
             return None
+        self._check_open()
         if not self._started:
             raise gym.error.ResetNeeded("There is nothing to render yet; call reset() first.")
         picture = self._rendered()
@@ -234,7 +239,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         return None
 
     def close(self) -> None:
-        """End the engines and remove their files. Closing twice is fine."""
+        """End the engines and remove their files, for good. Closing twice is fine."""
         for engine in (self._engine, self._spectator):
             if engine is not None:
                 engine.close()
@@ -242,7 +247,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         if self._window is not None:
             self._window.close()
             self._window = None
-        self._started = False
+        self._started, self._closed = False, True
 
     # What a real world offers beyond Gymnasium
 
@@ -296,11 +301,19 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         Raises:
             ValueError: as `set_pose`, where a door that is then shut counts; or a thing that does not exist.
         """
-        place, before, now = _place_of(pose), self._live().where(), self._layout
+        frame: np.ndarray = self.render_path([pose], changed)[0]
+        return frame
+
+    def render_path(self, poses: Sequence[Any], changed: Collection[int] | None = None) -> np.ndarray:
+        """The observations (n, H, W, 3) at ``poses`` (n, 5), n at least 1, as `render_at` gives them one by one."""
+        places = [_place_of(pose) for pose in poses]
+        before, now, frames = self._live().where(), self._layout, []
         try:
             self._alter(now if changed is None else now.with_changed(changed))
-            self._put(place)
-            return self._observation()
+            for place in places:
+                self._put(place)
+                frames.append(self._observation())
+            return np.stack(frames)
         finally:
             self._alter(now)
             self._put(before)
@@ -328,7 +341,9 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
 
         Raises:
             DataError: the bytes are damaged, or of another kind of environment.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._check_open()
         body = unsealed(data)
         if body is None:
             raise DataError("These bytes are no state of a DoomRooms environment, or they are damaged.")
@@ -353,9 +368,14 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
 
     # Inside
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise gym.error.ClosedEnvironmentError("This environment is closed: make another one.")
+
     def _live(self) -> Engine:
+        self._check_open()
         if self._engine is None:
-            raise gym.error.ResetNeeded("The environment shows no map yet, or is closed; call reset() first.")
+            raise gym.error.ResetNeeded("The environment shows no map yet; call reset() first.")
         return self._engine
 
     def _map(self, map_seed: int) -> Layout:

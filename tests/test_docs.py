@@ -1,0 +1,185 @@
+"""What README.md and docs/ say can be run, can be run: commands parse, modules and targets exist, examples work."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tyro
+
+import worldloop
+from worldloop import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def _shell_lines() -> list[tuple[str, str]]:
+    """(page, command) of every line of a shell block, long lines joined."""
+    found = []
+    for page, text in PAGES.items():
+        for language, block in FENCE.findall(text):
+            if language in ("sh", "bash"):
+                found += [(page, line.strip()) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return found
+
+
+def _spans() -> list[tuple[str, str]]:
+    """(page, code) of every piece of code within a sentence."""
+    return [(page, span) for page, text in PAGES.items() for span in INLINE.findall(FENCE.sub("", text))]
+
+
+def _words(line: str) -> list[str]:
+    """The words of a command, without its comment and the variables set for it."""
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"\w+=\S*", words[0]):
+        del words[0]
+    return words
+
+
+def _parse(words: list[str]) -> Any:
+    return tyro.cli(
+        cli.Verb, args=words, config=(tyro.conf.OmitSubcommandPrefixes,), prog="worldloop", description=cli.DESCRIPTION
+    )
+
+
+COMMANDS = [(page, line) for page, line in _shell_lines() if _words(line)[:1] == ["worldloop"]]
+MENTIONED = sorted({span for _, span in _spans() if span.startswith("worldloop ")})
+MODULES = sorted({name for text in PAGES.values() for name in re.findall(r"python -m (worldloop[\w.]*)", text)})
+TARGETS = sorted({name for _, span in [*_shell_lines(), *_spans()] for name in re.findall(r"\bmake ([a-z-]+)", span)})
+
+
+def test_there_are_commands_modules_and_targets_to_check() -> None:
+    assert len(COMMANDS) > 10 and len(MODULES) > 3 and TARGETS
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_a_command_of_a_block_parses_as_it_stands(page: str, line: str) -> None:
+    _parse(_words(line)[1:])
+
+
+def _mention(span: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Accept a command that lacks nothing but what its sentence is not about, such as where to write."""
+    try:
+        _parse(_words(span.replace("…", ""))[1:])
+    except SystemExit as end:
+        told = capsys.readouterr().err
+        if end.code and (re.search(r"Unrecognized|invalid choice|Unexpected", told) or "equired" not in told):
+            raise ValueError(f"{span!r}: {told}") from None
+
+
+@pytest.mark.parametrize("span", MENTIONED)
+def test_a_command_within_a_sentence_has_a_verb_and_options_that_exist(
+    span: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _mention(span, capsys)
+
+
+def test_a_command_that_does_not_exist_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parse(["collect", "--out", "x", "--mapps", "3"])
+    for wrong in ("worldloop collect --mapps 3", "worldloop colect", "worldloop evaluate retunr"):
+        with pytest.raises(ValueError, match=wrong):
+            _mention(wrong, capsys)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_to_run_exists(name: str) -> None:
+    assert importlib.util.find_spec(name) is not None
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_of_make_exists(name: str) -> None:
+    assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+# The examples in Python
+
+
+@dataclass(frozen=True)
+class Page:
+    """How the examples of a page are run, one after the other in one namespace.
+
+    Attributes:
+        given: Python that makes what the text takes for granted before the example of this number (from 0).
+        instead: what is shortened: text of an example, and what stands there in the test.
+        needs: packages that examples need beside those of every example.
+        slow: takes more than twenty seconds.
+    """
+
+    given: dict[int, str]
+    instead: dict[str, str]
+    needs: dict[int, str] = field(default_factory=dict)
+    slow: bool = False
+
+
+RECORDED = """
+from pathlib import Path
+from worldloop.envs.collecting import CollectConfig, collect
+collect(CollectConfig(Path("data/train"), maps=1, steps=30, workers=1))
+"""
+REAL = """
+from worldloop.envs.experience import KeepExperience
+rooms = gym.make("worldloop/DoomRooms-v0", task="explore")
+real = KeepExperience(rooms)
+picture, told = real.reset(seed=1)
+for action in [1, 5] * 10:
+    picture, _, _, _, told = real.step(action)
+pose = told["pose"]
+envs.reset(seed=0)
+"""
+SEEN = """
+import numpy as np
+frames, actions, poses = frame[None, None], np.zeros((1, 1), int), info["pose"][None, None]
+"""
+
+PYTHON = {
+    "README.md": Page(
+        {1: REAL, 3: "goal_frame = picture", 4: SEEN},
+        # One plan of twenty takes as long as the rest of the page.
+        {"range(20)": "range(1)", "num_envs=64": "num_envs=4"},
+        slow=True,
+    ),
+    "docs/interop.md": Page({5: RECORDED}, {}, {0: "moviepy", 4: "torchrl", 5: "minari", 6: "jax"}, slow=True),
+    "docs/other_worlds.md": Page({}, {}, {0: "miniworld", 1: "miniworld"}),
+}
+"""The pages whose examples are run here; `test_minedojo.py` has MineDojo's, which needs a game."""
+ELSEWHERE = {"docs/minedojo.md"}
+
+
+def examples(page: str) -> list[str]:
+    """The Python blocks of a page."""
+    return [block for language, block in FENCE.findall(PAGES[page]) if language == "python"]
+
+
+def test_every_page_with_examples_is_run_somewhere() -> None:
+    assert {page for page in PAGES if examples(page)} == set(PYTHON) | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(name, marks=[pytest.mark.slow] * how.slow, id=name) for name, how in PYTHON.items()]
+)
+def test_the_examples_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = PYTHON[page]
+    missing = {n: package for n, package in how.needs.items() if importlib.util.find_spec(package) is None}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    names: dict[str, Any] = {"gym": gym, "np": np, "worldloop": worldloop}
+    for number, block in enumerate(examples(page)):
+        if number in missing:
+            continue
+        code = how.given.get(number, "") + "\n" + block
+        for text, other in how.instead.items():
+            code = code.replace(text, other)
+        exec(compile(code, f"{page}, example {number}", "exec"), names)
+    if missing:
+        pytest.skip(f"The other examples ran; those numbered {list(missing)} need {sorted(set(missing.values()))}.")
