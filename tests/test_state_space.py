@@ -21,7 +21,7 @@ from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import WorldConfig, preset
-from worldloop.world_models.perception.state_encoder import StateConfig, StateEncoder, around, simplices
+from worldloop.world_models.perception.state_encoder import StateConfig, StateEncoder, around, normed
 from worldloop.world_models.pose import motion_between, move
 from worldloop.world_models.prediction.next_state import NextStateHead
 from worldloop.world_models.state import WorldState
@@ -75,12 +75,10 @@ def surroundings(frames: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor
     )
 
 
-def test_a_state_is_groups_of_shares() -> None:
-    x = torch.randn(7, 32)
-    shares = simplices(x, 8).view(7, 4, 8)
-    assert torch.allclose(shares.sum(-1), torch.ones(7, 4)) and bool((shares > 0).all())
-    by_hand = x.view(7, 4, 8).exp()
-    assert torch.allclose(shares, by_hand / by_hand.sum(-1, keepdim=True))
+def test_states_have_mean_0_and_variance_1() -> None:
+    x = torch.randn(7, 32) * 5 + 3
+    by_hand = (x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True)
+    assert torch.allclose(normed(x), by_hand, atol=1e-4)
 
 
 def test_around_looks_in_every_direction_from_one_place() -> None:
@@ -151,9 +149,9 @@ def test_members_are_averaged_and_their_spread_is_the_uncertainty() -> None:
     torch.manual_seed(0)
     head = NextStateHead(SMALL, 16, (6, 8))
     with torch.no_grad():
-        step = head(simplices(torch.randn(5, 32), 8), torch.rand(5, 13), torch.rand(5, 5))
+        step = head(normed(torch.randn(5, 32)), torch.rand(5, 13), torch.rand(5, 5))
     members = step.members.numpy()
-    assert np.allclose(step.state.numpy(), members.mean(1), atol=1e-6)
+    assert np.allclose(step.state.numpy(), normed(torch.from_numpy(members.mean(1))).numpy(), atol=1e-6)
     assert np.allclose(step.disagreement.numpy(), np.sqrt(members.var(1).mean(1)), atol=1e-6)
     assert head.decode(step.state).shape == (5, 16, 6, 8)
 
@@ -311,8 +309,8 @@ def test_configurations_round_trip_and_bad_ones_are_named() -> None:
         replace(config, state=None)
     with pytest.raises(ConfigError, match="'video' or 'state'"):
         replace(config, imagination="dream")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="multiple of its simplex"):
-        StateConfig(size=30)
+    with pytest.raises(ConfigError, match="multiple of the heads"):
+        StateConfig(width=30)
     with pytest.raises(ConfigError, match="at least 1"):
         StateConfig(members=0)
     blind = WorldModel(replace(config, state=None, imagination="video"))

@@ -23,9 +23,7 @@ class StateConfig:
     """Size of the state space: a vector that a frame and its memory are summed up in, and what predicts the next."""
 
     size: int = 256
-    """Numbers in a state, D, a multiple of `simplex`."""
-    simplex: int = 8
-    """They are groups of so many shares that sum to one (TD-MPC2's SimNorm)."""
+    """Numbers in a state, D; their mean is 0 and their variance 1."""
     width: int = 128
     """Token width of the encoder."""
     slots: int = 12
@@ -44,20 +42,16 @@ class StateConfig:
     """Frames that it gives for each of them."""
 
     def __post_init__(self) -> None:
-        counts = (self.size, self.simplex, self.width, self.slots, self.rounds, self.heads, self.hidden, self.members)
+        counts = (self.size, self.width, self.slots, self.rounds, self.heads, self.hidden, self.members)
         if min(counts) < 1 or min(self.headings, self.recalled) < 0:
             raise ConfigError(f"Sizes of a state space are at least 1, headings and recalled at least 0; got {self}.")
-        if self.size % self.simplex or self.width % self.heads:
-            raise ConfigError(
-                f"A state's size is a multiple of its simplex and the width one of its heads; got {self.size} of "
-                f"{self.simplex} and {self.width} over {self.heads}."
-            )
+        if self.width % self.heads:
+            raise ConfigError(f"The width is a multiple of the heads; got {self.width} over {self.heads}.")
 
 
-def simplices(x: Tensor, size: int) -> Tensor:
-    """Numbers (..., D) as groups of ``size`` positive shares that sum to one each (SimNorm, TD-MPC2 §3.1)."""
-    shares: Tensor = x.unflatten(-1, (-1, size)).softmax(-1).flatten(-2)
-    return shares
+def normed(x: Tensor) -> Tensor:
+    """Numbers (..., D) brought to mean 0 and variance 1, so that states neither grow nor shrink over a roll-out."""
+    return F.layer_norm(x, x.shape[-1:])
 
 
 def around(pose: Tensor, headings: int) -> Tensor:
@@ -116,6 +110,9 @@ class StateEncoder(nn.Module):
         )
         self.slots = nn.Parameter(torch.randn(config.slots, config.width) * 0.02)
         self.rounds = nn.ModuleList(_Round(config.width, config.heads) for _ in range(config.rounds))
+        # What is seen right now goes in directly too.
+        self.now = nn.Conv2d(config.width, config.width // 4, 1)
+        self.now_out = nn.Linear(config.width // 4 * rows * columns, config.size)
         self.norm = nn.LayerNorm(config.slots * config.width)
         self.out = nn.Linear(config.slots * config.width, config.size)
 
@@ -125,12 +122,13 @@ class StateEncoder(nn.Module):
         Args:
             latents: (B, F, C, h, w) frames, the recent ones and those remembered, in any order.
             poses: (B, F, 5) canonical, of each.
-            age: (B, F) steps ago that each was seen, 0 for the newest.
+            age: (B, F) steps ago that each was seen, 0 for the newest alone.
             valid: (B, F) bool, which of them exist; at least one.
             pose: (B, 5) canonical, of the walker.
         """
         b, f = age.shape
-        pictures = self.patches(latents.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (b, f))
+        patches = self.patches(latents.flatten(0, 1))
+        pictures = patches.flatten(2).transpose(1, 2).unflatten(0, (b, f))
         relative = motion_between(pose.unsqueeze(1).expand(b, f, POSE_DIM), poses).to(torch.float32)
         turn, tilt = relative[..., 3], poses[..., 4].to(torch.float32)
         where = [octaves(relative[..., :3] / self.scale), turn.cos()[..., None], turn.sin()[..., None]]
@@ -140,4 +138,6 @@ class StateEncoder(nn.Module):
         slots = self.slots.expand(b, -1, -1)
         for reading in self.rounds:
             slots = reading(slots, tokens.flatten(1, 2), mask)
-        return simplices(self.out(self.norm(slots.flatten(1))), self.config.simplex)
+        newest = patches.unflatten(0, (b, f))[torch.arange(b, device=age.device), (age == 0).to(torch.int64).argmax(1)]
+        now = self.now_out(F.silu(self.now(newest)).flatten(1))
+        return normed(now + self.out(self.norm(slots.flatten(1))))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..actions import MAGNITUDES
-from ..perception.state_encoder import StateConfig, simplices
+from ..perception.state_encoder import StateConfig, normed
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class NextState:
     """One step in state space, of B worlds.
 
     Attributes:
-        state: (B, D), the mean of the predictors'.
+        state: (B, D), the mean of the predictors', normed.
         members: (B, E, D), what each of them says.
         correction: (B, 5) motion made minus motion asked for, in steps and turns.
         reward: (B,).
@@ -37,7 +37,7 @@ class NextState:
     @property
     def disagreement(self) -> Tensor:
         """(B,) how far the predictors are apart: root of their variance over all numbers of the state."""
-        return (self.members - self.state.unsqueeze(1)).square().mean((1, 2)).sqrt()
+        return (self.members - self.members.mean(1, keepdim=True)).square().mean((1, 2)).sqrt()
 
 
 class NextStateHead(nn.Module):
@@ -77,8 +77,8 @@ class NextStateHead(nn.Module):
         asked = torch.cat([magnitudes, deviation], 1)
         x = F.silu(self.join_norm(self.join(torch.cat([state, asked], 1))))
         x = F.silu(self.hidden_norm(self.hidden(x)))
-        members = simplices(self.next(x).unflatten(1, (self.config.members, -1)), self.config.simplex)
-        after = members.mean(1)
+        members = normed(self.next(x).unflatten(1, (self.config.members, -1)) + state.unsqueeze(1))
+        after = normed(members.mean(1))
         motion = self.motion(x)
         reward, goes_on = self.outcome(F.silu(self.weigh(torch.cat([state, after, asked], 1)))).unbind(1)
         return NextState(after, members, torch.addcmul(motion[:, :5], motion[:, 5:], deviation), reward, goes_on)

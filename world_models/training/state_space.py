@@ -20,8 +20,8 @@ from .histories import Histories, draw_histories
 
 UNROLLED = 5
 """Steps predicted in a row, each from the prediction before."""
-CONSISTENCY = 20.0
-"""Weight of predicting the next state (TD-MPC2)."""
+CONSISTENCY = 0.5
+"""Weight of predicting the next state, over that of showing it: what is easily predicted must not be all a state says."""
 FADING = 0.9
 """What a step further ahead counts, over the step before."""
 
