@@ -198,6 +198,7 @@ class PoseWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], gym.utils.Recor
             height, width, _ = space.shape or (0, 0, 3)
             self._filter((height, width))
         self.observation_space = gym.spaces.Box(0, 255, (*self._size, 3), np.uint8)
+        self._closed = False
         self._chance = np.random.default_rng()
         self._map_seed = 0
         self._pose = np.zeros(POSE_DIM)
@@ -218,7 +219,9 @@ class PoseWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], gym.utils.Recor
             DataError: a map seed outside every split.
             ConfigError: a pose where poses are not settable.
             ValueError: a pose where the camera does not fit.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._check_open()
         if seed is not None:
             self._chance = np.random.default_rng(seed)
         rest = dict(options or {})
@@ -236,7 +239,12 @@ class PoseWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], gym.utils.Recor
         return frame, self._told(info, collided=False)
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take a step; see `PoseWrapper` for what ``info`` holds."""
+        """Take a step; see `PoseWrapper` for what ``info`` holds.
+
+        Raises:
+            gymnasium.error.ClosedEnvironmentError: after `close`.
+        """
+        self._check_open()
         observation, reward, terminated, truncated, info = self.env.step(action)
         motion = self._motion[action] if self.action_spec.kind == "discrete" else np.asarray(action) @ self._motion
         wanted = _moved(self._pose, motion)
@@ -249,6 +257,21 @@ class PoseWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], gym.utils.Recor
             collided = told
         info = self._told(info, collided)
         return self._frame(observation), float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """What the environment renders.
+
+        Raises:
+            gymnasium.error.ClosedEnvironmentError: after `close`.
+        """
+        self._check_open()
+        return self.env.render()
+
+    def close(self) -> None:
+        """Close the environment, for good. Closing twice is fine."""
+        if not self._closed:
+            self.env.close()
+        self._closed = True
 
     # What a world offers beyond Gymnasium
 
@@ -274,12 +297,17 @@ class PoseWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], gym.utils.Recor
         Raises:
             ConfigError, ValueError: as `set_pose`.
         """
+        self._check_open()
         before = self._raw() if self.capabilities.settable else np.zeros(POSE_DIM)
         frame = self._placed(self._convention.from_canonical(pose))
         self._placed(before)
         return frame
 
     # Inside
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise gym.error.ClosedEnvironmentError("This environment is closed: make another one.")
 
     def _checked_size(self, frame_size: Sequence[int] | None) -> tuple[int, int]:
         space = self.env.observation_space
@@ -321,6 +349,7 @@ class PoseWrapper(gym.Wrapper[NDArray[np.uint8], Any, Any, Any], gym.utils.Recor
         return self._convention.to_canonical(self._raw())
 
     def _placed(self, values: NDArray[np.float64]) -> NDArray[np.uint8]:
+        self._check_open()
         if self._place is None:
             raise ConfigError("The pose of this world cannot be set: PoseWrapper was given no place=….")
         return self._shrunk(self._place(self.env, values))

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from commands import collected, collected_after_a_kill, train_and_imagine
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +106,7 @@ if "Yard-v0" not in gym.registry:
     gym.register(id="Yard-v0", entry_point=reading)
     gym.register(id="ReckonedYard-v0", entry_point=reckoning)
     gym.register(id="BareYard-v0", entry_point=Yard)
+    gym.register(id="BoxYard-v0", entry_point=lambda: PoseWrapper(Yard("box"), BOX))
 
 AXES = {"x": np.eye(3)[0], "y": np.eye(3)[1], "z": np.eye(3)[2]} | {
     "-x": -np.eye(3)[0], "-y": -np.eye(3)[1], "-z": -np.eye(3)[2]
@@ -333,6 +335,28 @@ def test_it_is_recorded_by_its_id(tmp_path: Path, name: str) -> None:
         free += int((~episode.collided).sum())
         assert np.array_equal(episode.frames[0], Yard().reset(seed=episode.map_seed)[0])
     assert free > 40
+
+
+@pytest.mark.slow
+def test_a_killed_recording_is_completed_by_the_same_command(tmp_path: Path) -> None:
+    collected_after_a_kill(tmp_path, 20, 250, "--env", "test_pose_wrapper:Yard-v0", "--policy", "random")
+
+
+def test_after_close_nothing_is_done() -> None:
+    env = reading()
+    pose = env.reset(seed=0)[1]["pose"]
+    env.close()
+    env.close()
+    for call in (env.reset, lambda: env.step(0), env.render, lambda: env.set_pose(pose), lambda: env.render_at(pose)):
+        with pytest.raises(gym.error.ClosedEnvironmentError, match="make another one"):
+            call()
+
+
+@pytest.mark.parametrize(("name", "spec"), [("ReckonedYard-v0", SPEC), ("BoxYard-v0", BOX)])
+def test_the_commands_record_it_train_on_it_and_imagine_it(tmp_path: Path, name: str, spec: ActionSpec) -> None:
+    dataset = collected(tmp_path / "yard", 3, 60, "--env", f"test_pose_wrapper:{name}", "--policy", "random")
+    assert dataset.action_spec == spec
+    train_and_imagine(dataset, tmp_path / "yard", tmp_path)
 
 
 @pytest.mark.parametrize("policy", ["mix", "waypoint", "loop"])
