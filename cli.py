@@ -27,6 +27,7 @@ from .evaluation import (
     CalibrationConfig,
     CompareConfig,
     DemoConfig,
+    EventConfig,
     ImagineConfig,
     PlanConfig,
     RetentionConfig,
@@ -107,6 +108,15 @@ class Return(_Worlds):
 
 
 @dataclass(frozen=True)
+class Events(_Worlds):
+    """Change something, go away and come back: does the imagined place show it as it is now, or as it was?"""
+
+    out: Path = Path("runs/events")
+    """Directory for the report (JSON) and the pictures."""
+    settings: Annotated[EventConfig, tyro.conf.arg(name="")] = field(default_factory=EventConfig)
+
+
+@dataclass(frozen=True)
 class Retention(_Worlds):
     """Leave a place for longer and longer: how well is it still known?"""
 
@@ -139,6 +149,7 @@ class Evaluate:
 
     test: (
         Annotated[Return, tyro.conf.subcommand("return")]
+        | Annotated[Events, tyro.conf.subcommand("events")]
         | Annotated[Retention, tyro.conf.subcommand("retention")]
         | Annotated[Sensitivity, tyro.conf.subcommand("sensitivity")]
         | Annotated[Calibration, tyro.conf.subcommand("calibration")]
@@ -301,7 +312,7 @@ def _compare(verb: Compare) -> None:
 
 
 def _evaluate(verb: Evaluate) -> None:
-    from .evaluation import calibration, retention, return_test, sensitivity
+    from .evaluation import calibration, event_test, retention, return_test, sensitivity
 
     test = verb.test
     report: Any
@@ -318,6 +329,8 @@ def _evaluate(verb: Evaluate) -> None:
         with _Bars() as bars:
             if isinstance(test, Return):
                 report = return_test(worlds, test.settings, test.out, progress=bars)
+            elif isinstance(test, Events):
+                report = event_test(worlds, test.settings, test.out, progress=bars)
             else:
                 report = retention(worlds, test.settings, test.out, progress=bars)
     _OUT.print(str(report), markup=False)

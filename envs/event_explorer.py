@@ -55,7 +55,7 @@ class EventExplorer(Planned):
             tour: list[tuple[Thing, Point]] = []
             for _ in range(2 if self._rng.random() < self._pairs else 1):
                 thing = self._next_thing()
-                view = self.view_of(thing)
+                view = self._view_of(thing)
                 tour.append((thing, view))
                 yield from self._meet(thing, view)
             for _ in range(int(self._rng.integers(1, 3))):
@@ -63,7 +63,7 @@ class EventExplorer(Planned):
             if self._rng.random() < 0.3:
                 yield from self._look_around()
             for thing, view in tour:
-                yield from self._look_at(thing, view if self._rng.random() < self._same_place else self.view_of(thing))
+                yield from self._look_at(thing, view if self._rng.random() < self._same_place else self._view_of(thing))
 
     def _next_thing(self) -> Thing:
         """The nearest of three that have not changed; of three that have, once all have."""
@@ -76,7 +76,7 @@ class EventExplorer(Planned):
     def _meet(self, thing: Thing, view: Point) -> Iterator[Any]:
         """Look at it, change it, look again."""
         yield from self._look_at(thing, view)
-        yield from self._go(self.way_to(thing, view))
+        yield from self._go(way_to(self._map, thing, view))
         if self._rng.random() < 0.3:
             yield from self._go(view, _BACKWARDS if self._steering.can(_BACKWARDS) else WALKING)
         yield from self._look_at(thing, view)
@@ -88,44 +88,52 @@ class EventExplorer(Planned):
         for turn in (sign, -sign) if self._rng.random() < 0.5 else ():
             yield self._steering.action(YAW, turn * self._steering.turn)
 
-    def view_of(self, thing: Thing) -> Point:
-        """A place to see ``thing`` from, with nothing solid in between; on the walker's side of a door."""
-        rooms = self._rooms(thing)
+    def _view_of(self, thing: Thing) -> Point:
+        """A place to see ``thing`` from, in the room where the walker is if that can be."""
+        rooms = rooms_of(self._map, thing)
         mine = self._map.room_of(float(self._pose[0]), float(self._pose[1]))
         room = mine if mine in rooms else rooms[int(self._rng.integers(len(rooms)))]
-        for _ in range(_TRIES):
-            spot = self._map.random_position(self._rng, room)
-            if self._sees(spot, thing):
-                break
-        return spot
-
-    def way_to(self, thing: Thing, view: Point) -> Point:
-        """Where to walk from ``view`` so that ``thing`` changes."""
-        if isinstance(thing, Item):
-            return thing.x, thing.y
-        door = self._map.doors[thing.door]
-        step = math.copysign(_AT_DOOR, self._map.through(door, *view)[0])
-        return (thing.x + step, thing.y) if self._map.is_vertical(door) else (thing.x, thing.y + step)
-
-    def _sees(self, spot: Point, thing: Thing) -> bool:
-        distance = math.dist(spot, (thing.x, thing.y))
-        if not NEAREST_VIEW <= distance <= FARTHEST_VIEW:
-            return False
-        if isinstance(thing, Leaf) and abs(self._map.through(self._map.doors[thing.door], *spot)[0]) < distance / 2:
-            return False
-        return in_sight(self._map, spot, (thing.x, thing.y))
-
-    def _rooms(self, thing: Thing) -> list[int]:
-        if isinstance(thing, Item):
-            return [self._map.room_of(thing.x, thing.y)]
-        door = self._map.doors[thing.door]
-        return [door.a, door.b]
+        return view_of(self._map, thing, room, self._rng) or self._map.random_position(self._rng, room)
 
     def _away_from(self, thing: Thing) -> Point:
-        others = sorted(set(range(len(self._map.rooms))) - set(self._rooms(thing)))
+        others = sorted(set(range(len(self._map.rooms))) - set(rooms_of(self._map, thing)))
         if not others or self._rng.random() >= self._elsewhere:
             return self._somewhere()
         return self._map.random_position(self._rng, others[int(self._rng.integers(len(others)))])
+
+
+def view_of(layout: Layout, thing: Thing, room: int, rng: np.random.Generator) -> Point | None:
+    """A place in ``room`` to see ``thing`` from, `NEAREST_VIEW` to `FARTHEST_VIEW` away, or None.
+
+    Nothing solid stands in between, and a door is not seen edgewise.
+    """
+    for _ in range(_TRIES):
+        spot = layout.random_position(rng, room)
+        distance = math.dist(spot, (thing.x, thing.y))
+        if not NEAREST_VIEW <= distance <= FARTHEST_VIEW:
+            continue
+        if isinstance(thing, Leaf) and abs(layout.through(layout.doors[thing.door], *spot)[0]) < distance / 2:
+            continue
+        if in_sight(layout, spot, (thing.x, thing.y)):
+            return spot
+    return None
+
+
+def way_to(layout: Layout, thing: Thing, start: Point) -> Point:
+    """Where to walk from ``start`` so that ``thing`` changes; on the same side of a door."""
+    if isinstance(thing, Item):
+        return thing.x, thing.y
+    door = layout.doors[thing.door]
+    step = math.copysign(_AT_DOOR, layout.through(door, *start)[0])
+    return (thing.x + step, thing.y) if layout.is_vertical(door) else (thing.x, thing.y + step)
+
+
+def rooms_of(layout: Layout, thing: Thing) -> list[int]:
+    """The room that holds an item, or the two that a door joins."""
+    if isinstance(thing, Item):
+        return [layout.room_of(thing.x, thing.y)]
+    door = layout.doors[thing.door]
+    return [door.a, door.b]
 
 
 def things_of(env: gym.Env[Any, Any]) -> Layout:

@@ -8,6 +8,8 @@ from .comparison import CompareConfig, CompareReport
 from .control import run_control
 from .control_report import ControlReport, PlanConfig
 from .demo import DemoConfig, DemoReport, run_demo
+from .event_report import EventConfig, EventReport
+from .event_test import event_test
 from .imagine import ImagineConfig, imagine_episode
 from .imagined_vs_real import compare
 from .retention import retention
@@ -24,6 +26,8 @@ __all__ = [
     "ControlReport",
     "DemoConfig",
     "DemoReport",
+    "EventConfig",
+    "EventReport",
     "ImagineConfig",
     "PlanConfig",
     "RetentionConfig",
@@ -34,6 +38,7 @@ __all__ = [
     "SensitivityReport",
     "calibration",
     "compare",
+    "event_test",
     "imagine_episode",
     "retention",
     "return_test",
