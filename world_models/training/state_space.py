@@ -21,7 +21,8 @@ from .histories import Histories, draw_histories
 UNROLLED = 5
 """Steps predicted in a row, each from the prediction before."""
 CONSISTENCY = 0.5
-"""Weight of predicting the next state, over that of showing it: what is easily predicted must not be all a state says."""
+"""Weight of predicting the next state, over that of showing it: a state must say more than what is easily
+predicted."""
 FADING = 0.9
 """What a step further ahead counts, over the step before."""
 
