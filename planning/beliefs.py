@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..world_models import noise
 from ..world_models.actions import ActionSpec
-from ..world_models.state import WorldState
+from .colour import coloured
 
 _PLANNING = 1 << 62
 """Keeps the random numbers of planning apart from those of imagination, which use the same seeds."""
@@ -27,14 +27,14 @@ class Draws:
     planned for alike alone and among others, and differently at its next step.
     """
 
-    def __init__(self, state: WorldState, seed: int, iteration: int) -> None:
-        self._state = state
+    def __init__(self, seeds: Tensor, step: Tensor, seed: int, iteration: int) -> None:
+        self._seeds, self._step = seeds, step
         self._stream = _PLANNING ^ ((seed & 0xFFFF_FFFF) << 28) ^ (iteration << 8)
 
     def uniform(self, *shape: int) -> Tensor:
         """(B, *shape) float32 in (0, 1); other numbers at every call."""
         self._stream += 1
-        numbers: Tensor = noise.uniform(self._state.seeds, self._state.step, shape, self._stream)
+        numbers: Tensor = noise.uniform(self._seeds, self._step, shape, self._stream)
         return numbers
 
     def normal(self, *shape: int) -> Tensor:
@@ -55,8 +55,18 @@ class Belief(Protocol):
         (iCEM's coloured noise, of order one), for keys the probability of pressing the same one again.
         """
 
+    def sample_coloured(self, draws: Draws, n: int, exponent: float) -> Tensor:
+        """n plans (B, n, L, ...) for each world, made of noise whose power falls with frequency as f^-exponent.
+
+        How likely each decision is stays the same, as does its meaning: see `colour.coloured`.
+        """
+
     def mode(self) -> Tensor:
         """The most likely plan (B, L, ...)."""
+
+    def around(self, plan: Tensor, width: float) -> Belief:
+        """A belief that plan (B, L, ...) is nearly right: of standard deviation ``width``, or that each of its keys is
+        another one with that probability."""
 
     def fit(self, plans: Tensor, weights: Tensor, smoothing: float) -> Belief:
         """The belief that matches plans (B, N, L, ...) of weights (B, N) that sum to 1.
@@ -65,16 +75,33 @@ class Belief(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """What is left of a previous search.
+
+    Attributes:
+        plans: (B, P, L, ...), best first.
+        usable: (B,) bool, which worlds have a previous plan at all.
+    """
+
+    plans: Tensor
+    usable: Tensor
+
+
 def initial_belief(
-    spec: ActionSpec, batch: int, decisions: int, previous: Tensor | None, device: torch.device
+    spec: ActionSpec, batch: int, decisions: int, warm: WarmStart | None, device: torch.device
 ) -> Belief:
-    """What to believe before anything is imagined: nothing, or that a previous plan (B, L, ...) was good."""
+    """What to believe before anything is imagined: nothing, or that a previous plan was good."""
+    usable = None if warm is None else warm.usable[:, None, None]
     if spec.kind == "discrete":
         even = torch.full((batch, decisions, spec.n), 1 / spec.n, device=device)
-        if previous is None:
+        if warm is None or usable is None:
             return KeyBelief(even)
-        return KeyBelief((even + torch.nn.functional.one_hot(previous, spec.n)) / 2)
-    mean = torch.zeros(batch, decisions, spec.n, device=device) if previous is None else previous
+        favoured = (even + torch.nn.functional.one_hot(warm.plans[:, 0], spec.n)) / 2
+        return KeyBelief(torch.where(usable, favoured, even))
+    mean = torch.zeros(batch, decisions, spec.n, device=device)
+    if warm is not None and usable is not None:
+        mean = torch.where(usable, warm.plans[:, 0], mean)
     return BoxBelief(mean, torch.full_like(mean, BoxBelief.WIDE))
 
 
@@ -98,13 +125,18 @@ class BoxBelief:
     def sample(self, draws: Draws, n: int, persistence: float) -> Tensor:
         noise = draws.normal(n, *self.mean.shape[1:])
         for step in range(1, noise.shape[2]):
-            noise[:, :, step] = (
-                persistence * noise[:, :, step - 1] + (1 - persistence**2) ** 0.5 * noise[:, :, step]
-            )
+            noise[:, :, step] = persistence * noise[:, :, step - 1] + (1 - persistence**2) ** 0.5 * noise[:, :, step]
+        return (self.mean.unsqueeze(1) + self.std.unsqueeze(1) * noise).clamp(-1, 1)
+
+    def sample_coloured(self, draws: Draws, n: int, exponent: float) -> Tensor:
+        noise = coloured(draws.normal(n, *self.mean.shape[1:]), exponent)
         return (self.mean.unsqueeze(1) + self.std.unsqueeze(1) * noise).clamp(-1, 1)
 
     def mode(self) -> Tensor:
         return self.mean
+
+    def around(self, plan: Tensor, width: float) -> BoxBelief:
+        return BoxBelief(plan, torch.full_like(plan, width))
 
     def fit(self, plans: Tensor, weights: Tensor, smoothing: float) -> BoxBelief:
         w = weights.to(plans.dtype)[:, :, None, None]
@@ -137,8 +169,19 @@ class KeyBelief:
             keys[:, :, step] = torch.where(again[:, :, step], keys[:, :, step - 1], keys[:, :, step])
         return keys
 
+    def sample_coloured(self, draws: Draws, n: int, exponent: float) -> Tensor:
+        uniform = torch.special.ndtr(coloured(draws.normal(n, *self.probabilities.shape[1:]), exponent))
+        gumbel = -(-uniform.clamp(1e-7, 1 - 1e-7).log()).log()
+        keys: Tensor = (self.probabilities.log().unsqueeze(1) + gumbel).argmax(-1)
+        return keys
+
     def mode(self) -> Tensor:
         return self.probabilities.argmax(-1)
+
+    def around(self, plan: Tensor, width: float) -> KeyBelief:
+        n = self.probabilities.shape[-1]
+        chosen = torch.nn.functional.one_hot(plan, n).to(self.probabilities)
+        return KeyBelief((1 - width) * chosen + width / n)
 
     def fit(self, plans: Tensor, weights: Tensor, smoothing: float) -> KeyBelief:
         n = self.probabilities.shape[-1]

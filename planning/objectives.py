@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..world_models.pose import POSE_DIM, pose_distance
+from ..world_models.pose import POSE_DIM, forward_vector
 from ..world_models.world import World
-from .rollout import RolloutBatch
+from .rollout_batch import RolloutBatch
 
 Along = Literal["reach", "final", "mean"]
 """How the distance to a goal after each step becomes the cost of a plan.
@@ -37,6 +37,11 @@ class Objective(ABC):
     @property
     def needs_latents(self) -> bool:
         """Whether `cost` reads ``rollouts.latents``."""
+        return False
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether `cost` reads ``rollouts.vectors``."""
         return False
 
     @abstractmethod
@@ -62,12 +67,21 @@ class WeightedSum(Objective):
     def needs_latents(self) -> bool:
         return any(term.needs_latents for _, term in self.terms)
 
+    @property
+    def needs_vectors(self) -> bool:
+        return any(term.needs_vectors for _, term in self.terms)
+
     def cost(self, rollouts: RolloutBatch) -> Tensor:
         return torch.stack([weight * term.cost(rollouts) for weight, term in self.terms]).sum(0)
 
 
 def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
     return objective.terms if isinstance(objective, WeightedSum) else ((1.0, objective),)
+
+
+Likeness = Literal["mse", "cosine"]
+"""How latents are compared: mean squared difference, or 1 minus the cosine of the angle between them, which does not
+care for their size."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +109,18 @@ class GoalPose(Objective):
     time_cost: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_along(self.along)
+        check_along(self.along)
         if self.length <= 0 or self.angle <= 0:
             raise ConfigError(f"length and angle are above 0; got {self.length} and {self.angle}.")
 
     def cost(self, rollouts: RolloutBatch) -> Tensor:
         poses = rollouts.poses
-        goal = _per_world(self.pose, (POSE_DIM,), poses, "a pose")
-        distance, angle = pose_distance(poses, goal.view(-1, 1, 1, POSE_DIM))
+        goal = per_world(self.pose, (POSE_DIM,), poses, "a pose")
+        goal = goal.view(-1, 1, 1, POSE_DIM)
+        distance = (poses[..., :3] - goal[..., :3]).norm(dim=-1)
+        # From sine and cosine: the slope of the cosine alone is infinite where the goal is faced.
+        ahead, aim = torch.broadcast_tensors(forward_vector(poses), forward_vector(goal))
+        angle = torch.atan2(torch.linalg.cross(ahead, aim).norm(dim=-1), (ahead * aim).sum(-1))
         return along_plan(
             distance / self.length + self.heading * angle / self.angle, self.along, self.time_cost
         )
@@ -110,7 +128,7 @@ class GoalPose(Objective):
 
 @dataclass(frozen=True)
 class GoalFrame(Objective):
-    """See a picture: mean squared difference of latents.
+    """See a picture: difference of latents.
 
     `GoalFrame.of` makes one from a frame.
 
@@ -118,17 +136,23 @@ class GoalFrame(Objective):
         latents: (C, h, w) or (B, C, h, w).
         along: see `Along`.
         time_cost: cost of each step before the best one, for ``along="reach"``.
+        likeness: see `Likeness`.
     """
 
     latents: Tensor
     along: Along = "reach"
     time_cost: float = 0.005
+    likeness: Likeness = "mse"
 
     def __post_init__(self) -> None:
-        _check_along(self.along)
+        check_along(self.along)
+        if self.likeness not in get_args(Likeness):
+            raise ConfigError(f"likeness is one of {', '.join(get_args(Likeness))}; got {self.likeness!r}.")
 
     @classmethod
-    def of(cls, world: World, frame: Any, along: Along = "reach", time_cost: float = 0.005) -> GoalFrame:
+    def of(
+        cls, world: World, frame: Any, along: Along = "reach", time_cost: float = 0.005, likeness: Likeness = "mse"
+    ) -> GoalFrame:
         """The goal of seeing ``frame``: (H, W, 3) uint8 for all worlds, or (B, H, W, 3), one for each.
 
         Raises:
@@ -141,7 +165,7 @@ class GoalFrame(Objective):
             )
         with torch.no_grad():
             latents = world.encode(tensor if tensor.ndim == 4 else tensor.unsqueeze(0))
-        return cls(latents if tensor.ndim == 4 else latents[0], along, time_cost)
+        return cls(latents if tensor.ndim == 4 else latents[0], along, time_cost, likeness)
 
     @property
     def needs_latents(self) -> bool:
@@ -149,9 +173,12 @@ class GoalFrame(Objective):
 
     def cost(self, rollouts: RolloutBatch) -> Tensor:
         latents = _latents(rollouts)
-        goal = _per_world(self.latents, tuple(latents.shape[3:]), latents, "latents")
-        difference = (latents - goal[:, None, None]).square().mean((-3, -2, -1))
-        return along_plan(difference, self.along, self.time_cost)
+        goal = per_world(self.latents, tuple(latents.shape[3:]), latents, "latents")
+        goal = goal[:, None, None]
+        if self.likeness == "mse":
+            return along_plan((latents - goal).square().mean((-3, -2, -1)), self.along, self.time_cost)
+        cosine = torch.cosine_similarity(latents.flatten(3), goal.flatten(3), dim=-1)
+        return along_plan(1 - cosine, self.along, self.time_cost)
 
 
 @dataclass(frozen=True)
@@ -195,7 +222,7 @@ def along_plan(distance: Tensor, along: Along, time_cost: float = 0.0) -> Tensor
     return (distance + time_cost * steps).amin(-1)
 
 
-def _check_along(along: str) -> None:
+def check_along(along: str) -> None:
     if along not in get_args(Along):
         raise ConfigError(f"along is one of {', '.join(get_args(Along))}; got {along!r}.")
 
@@ -206,9 +233,12 @@ def _latents(rollouts: RolloutBatch) -> Tensor:
     return rollouts.latents
 
 
-def _per_world(goal: Any, shape: tuple[int, ...], like: Tensor, what: str) -> Tensor:
+def per_world(goal: Any, shape: tuple[int, ...], like: Tensor, what: str) -> Tensor:
     """A goal as (1 or B, *shape) with the type and device of ``like`` (B, ...)."""
     tensor = torch.as_tensor(goal).to(like)
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        # Tensors made under inference mode take no part in gradients; copies do.
+        tensor = tensor.clone()
     if tuple(tensor.shape) == shape:
         return tensor.unsqueeze(0)
     if tuple(tensor.shape) == (like.shape[0], *shape):

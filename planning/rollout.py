@@ -7,29 +7,12 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
-
-
-@dataclass(frozen=True)
-class RolloutBatch:
-    """What N candidate plans of H steps lead to in each of B worlds.
-
-    Attributes:
-        actions: (B, N, H, ...) in the world's action space.
-        poses: (B, N, H, 5) float64 canonical, after each action.
-        reward: (B, N, H).
-        continues: (B, N, H) in [0, 1], the probability that the episode goes on after the step.
-        uncertainty: (B, N, H) >= 0.
-        latents: (B, N, H, C, h, w), or None where no objective asked for them.
-    """
-
-    actions: Tensor
-    poses: Tensor
-    reward: Tensor
-    continues: Tensor
-    uncertainty: Tensor
-    latents: Tensor | None = None
+from .beliefs import Draws
+from .rollout_batch import RolloutBatch
+from .values import Policy
 
 
 @dataclass
@@ -73,14 +56,19 @@ class RolloutTree:
         self._share = world.actions.kind == "discrete" if share is None else share
         self._max_rows = max_bytes // (state.latents[0].numel() * state.latents.element_size())
         self._levels = [_Level(state)]
+        self._batch, self._start = state.batch_size, state.pose
         self.model_steps = 0
         """Worlds imagined one step, so far."""
         self.model_calls = 0
         """Calls of `World.imagine`, so far."""
 
     @torch.no_grad()
-    def roll_out(self, actions: Tensor, latents: bool = False) -> RolloutBatch:
-        """What plans ``actions`` (B, N, H, ...) lead to; with their latents if asked for."""
+    def roll_out(self, actions: Tensor, latents: bool = False, vectors: bool = False) -> RolloutBatch:
+        """What plans ``actions`` (B, N, H, ...) lead to; with their latents and their last state vectors if asked for.
+
+        Raises:
+            ConfigError: state vectors of a world that has none.
+        """
         b, n, horizon = actions.shape[:3]
         rows = torch.arange(b, device=actions.device).repeat_interleave(n)
         stored = sum(len(level.row_of) for level in self._levels)
@@ -107,7 +95,33 @@ class RolloutTree:
             continues=along("continues"),
             uncertainty=along("uncertainty"),
             latents=along("latents") if latents else None,
+            vectors=self._vectors(horizon, rows).unflatten(0, (b, n)) if vectors else None,
+            start=self._start,
         )
+
+    @torch.no_grad()
+    def follow(self, policy: Policy, horizon: int, n: int, draws: Draws) -> Tensor:
+        """Plans (B, n, horizon, ...) that a policy makes in its own imagination."""
+        rows = torch.arange(self._batch, device=self._start.device).repeat_interleave(n)
+        actions: list[Tensor] = []
+        spec = self._world.actions
+        for depth in range(horizon):
+            uniform = draws.uniform(n, spec.n).flatten(0, 1)
+            actions.append(policy.act(self._vectors(depth, rows), uniform))
+            if depth + 1 < horizon:
+                rows = self._advance(depth, rows, actions[-1])
+        if not self._share:
+            del self._levels[1:]
+        plans: Tensor = torch.stack(actions, 1).unflatten(0, (self._batch, n))
+        return plans
+
+    def _vectors(self, depth: int, rows: Tensor) -> Tensor:
+        """State vectors (M, D) of rows (M,) at ``depth``."""
+        if not self._world.state_size:
+            raise ConfigError("This world has no state vectors, which policies and values need; train its state space.")
+        state = self._levels[depth].state
+        assert state is not None
+        return torch.cat([self._world.encode_state(state[part]) for part in rows.split(self._max_batch)])
 
     def _advance(self, depth: int, parents: Tensor, actions: Tensor) -> Tensor:
         """Rows (M,) at ``depth + 1`` that ``actions`` lead to from rows ``parents`` (M,) at ``depth``."""

@@ -1,60 +1,50 @@
-"""`Solver`: what all planners do; its subclasses only say how they learn from the candidates they tried."""
+"""`Solver`: what all searches share; its subclasses only say what to try next."""
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, WorldloopError
+from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from ..world_models.state import WorldState
 from ..world_models.world import World
-from .beliefs import Belief, Draws, initial_belief
+from .beliefs import WarmStart
 from .objectives import Objective
-from .rollout import RolloutTree
+from .planner import IterationReport, OnIteration, Plan, Planner
+from .problem import Imagined, PlainFunction, PlanFunction, Problem
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The best plan found for each of B worlds, and how it was found.
+class Found:
+    """The outcome of B searches.
 
     Attributes:
-        actions: (B, H, ...) in the world's action space, one per imagined step.
+        plans: (B, H, ...), the best.
         cost: (B,) float64.
         costs_per_iteration: (B, I) float64, the least cost found up to each iteration.
         elites: (B, E, H, ...), the best candidates of the last iteration, best first.
         elite_costs: (B, E) float64.
-        poses: (B, H, 5) float64 canonical poses that the plan is imagined to lead to.
-        latents: (B, H, C, h, w) of the frames; `World.render` shows them.
-        uncertainty: (B, H).
-        model_steps: worlds imagined one step to find it, over all B.
-        model_calls: calls of `World.imagine`.
     """
 
-    actions: Tensor
+    plans: Tensor
     cost: Tensor
     costs_per_iteration: Tensor
     elites: Tensor
     elite_costs: Tensor
-    poses: Tensor
-    latents: Tensor
-    uncertainty: Tensor
-    model_steps: int
-    model_calls: int
 
 
 @dataclass(frozen=True)
-class Solver(ABC):
-    """Finds plans by imagining candidates, keeping the best, and refining what to try next.
-
-    A solver keeps nothing between calls: equal arguments give equal plans, and each world of a batch is
-    planned for as if it were alone.
+class Solver(Planner):
+    """Finds plans by imagining candidates, keeping the best, and trying others in the light of them.
 
     Attributes:
         horizon: steps to look ahead, H.
@@ -62,14 +52,14 @@ class Solver(ABC):
         iterations: how often to refine them, I.
         elites: best candidates to learn from and to report, E.
         action_repeat: steps that each decision lasts; divides the horizon.
-        persistence: how alike consecutive decisions of a candidate are at first, in [0, 1); see
-            `Belief.sample`. It falls linearly over the iterations.
-        smoothing: how much of the previous belief stays at each refinement, in [0, 1).
         max_batch: worlds to imagine at a time.
         seed: of the candidates.
+        budget: most steps to imagine for one world and plan; None for what the fields above take. Iterations that do
+            not fit are left out, with a warning, and so are candidates where not even one iteration fits.
+        patience: iterations without a better plan after which a world's search ends; 0 for never.
 
     Raises:
-        ConfigError: a field outside its range.
+        ConfigError: a field outside its range, or a budget too small for one iteration of as many candidates as elites.
     """
 
     horizon: int = 10
@@ -77,10 +67,10 @@ class Solver(ABC):
     iterations: int = 3
     elites: int = 8
     action_repeat: int = 1
-    persistence: float = 0.5
-    smoothing: float = 0.1
     max_batch: int = 256
     seed: int = 0
+    budget: int | None = None
+    patience: int = 0
 
     def __post_init__(self) -> None:
         for name in ("horizon", "iterations", "elites", "action_repeat", "max_batch"):
@@ -88,24 +78,70 @@ class Solver(ABC):
                 raise ConfigError(f"A planner needs {name} >= 1; got {getattr(self, name)}.")
         if self.candidates < 2:
             raise ConfigError(f"A planner needs at least 2 candidates to choose from; got {self.candidates}.")
-        for name in ("persistence", "smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} lies in [0, 1); got {getattr(self, name)}.")
+        if self.patience < 0:
+            raise ConfigError(f"patience is 0 or more iterations; got {self.patience}.")
         if self.horizon % self.action_repeat:
-            raise ConfigError(
-                f"action_repeat divides the horizon; got {self.action_repeat} and {self.horizon} steps."
-            )
+            raise ConfigError(f"action_repeat divides the horizon; got {self.action_repeat} and {self.horizon} steps.")
         if self.elites > self.candidates:
             raise ConfigError(f"{self.elites} elites cannot be chosen among {self.candidates} candidates.")
+        wanted, fitting = self._wanted(), self.populations()
+        if sum(fitting) < sum(wanted):
+            warnings.warn(
+                f"A budget of {self.budget} model steps holds {len(fitting)} of {len(wanted)} iterations, of "
+                f"{fitting[0]} candidates; the rest is left out.",
+                stacklevel=3,
+            )
 
     @abstractmethod
-    def refine(self, belief: Belief, plans: Tensor, cost: Tensor) -> Belief:
-        """What to try next, now that plans (B, N, L, ...) turned out to cost (B, N), infinite at worst."""
+    def tries(self, problem: Problem, warm: WarmStart | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Plans (B, N, H, ...) and their costs (B, N) float64, iteration by iteration, as many as `populations` says.
+
+        Args:
+            problem: what gives costs; infinite for candidates that have none.
+            warm: what is left of the previous search, in decisions.
+        """
+
+    def population(self, iteration: int) -> int:
+        """Candidates of an iteration, where the budget sets no limit."""
+        return self.candidates
+
+    @property
+    def passes(self) -> int:
+        """Times that each candidate is imagined at most."""
+        return 1
+
+    @property
+    def overhead(self) -> int:
+        """Plans imagined beside the candidates, the chosen one among them."""
+        return 1
+
+    def populations(self) -> list[int]:
+        """Candidates of each iteration, within the budget."""
+        wanted = self._wanted()
+        if self.budget is None:
+            return wanted
+        affordable = (self.budget // self.horizon - self.overhead) // self.passes
+        least = max(2, self.elites)
+        if affordable < least:
+            needed = (least * self.passes + self.overhead) * self.horizon
+            raise ConfigError(
+                f"A budget of {self.budget} model steps is too small for one iteration: {least} candidates of "
+                f"{self.horizon} steps, and what else is imagined, take {needed}."
+            )
+        fitting: list[int] = []
+        for n in wanted:
+            if sum(fitting) + n > affordable:
+                break
+            fitting.append(n)
+        return fitting or [affordable]
+
+    def _wanted(self) -> list[int]:
+        return [self.population(i) for i in range(self.iterations)]
 
     @property
     def max_model_steps(self) -> int:
         """The most worlds that planning for one world imagines one step."""
-        return self.horizon * (self.candidates * self.iterations + 1)
+        return self.horizon * (sum(self.populations()) * self.passes + self.overhead)
 
     def plan(
         self,
@@ -114,99 +150,100 @@ class Solver(ABC):
         objective: Objective,
         previous: Plan | None = None,
         executed: int = 1,
+        on_iteration: OnIteration | None = None,
     ) -> Plan:
-        """The best plan found for each of B worlds.
-
-        Args:
-            world: where to imagine.
-            state: the B worlds, as they are now.
-            objective: what to achieve.
-            previous: the last plan for them, to begin from (warm start).
-            executed: how many of its actions have been carried out since.
-
-        Raises:
-            WorldloopError: no candidate of some world has a finite cost.
-            ValueError: the objective does not fit the worlds.
-        """
-        spec, b, decisions = world.actions, state.batch_size, self.horizon // self.action_repeat
-        start = None if previous is None else self._remaining(previous, executed, spec)
-        belief = initial_belief(spec, b, decisions, start, state.device)
-        proven = [] if start is None else [start]
-        tree = RolloutTree(world, state, self.max_batch)
-        history: list[Tensor] = []
-        for iteration in range(self.iterations):
-            fixed = [plan.unsqueeze(1) for plan in proven[: self.candidates - 1]]
-            sampled = belief.sample(
-                Draws(state, self.seed, iteration),
-                self.candidates - len(fixed),
-                self.persistence * (1 - iteration / self.iterations),
-            )
-            plans = torch.cat([*fixed, sampled], 1)
-            cost = self._cost(objective, tree, plans)
-            belief = self.refine(belief, plans, cost)
-            order = cost.argsort(dim=1, stable=True)[:, : self.elites]
-            elites, elite_costs = _pick(plans, order), cost.gather(1, order)
-            history.append(elite_costs[:, 0])
-            # The best plan is tried again in the next iteration, so the last one's best is the best of all.
-            proven = [elites[:, 0], belief.mode()]
-        chosen = tree.roll_out(self._steps(elites[:, :1]), latents=True)
+        problem = Imagined(world, state, objective, self.max_batch)
+        warm = None if previous is None else self._remaining(previous, executed, world.actions)
+        found = self.search(problem, warm, on_iteration)
+        chosen = problem.tree.roll_out(found.plans.unsqueeze(1), latents=True)
         assert chosen.latents is not None
-        _LOG.debug(
-            "Planned for %d worlds in %d imagined steps and %d model calls; mean cost %.4g.",
-            b,
-            tree.model_steps,
-            tree.model_calls,
-            float(history[-1].mean()),
-        )
-        return Plan(
-            actions=chosen.actions[:, 0],
-            cost=history[-1],
-            costs_per_iteration=torch.stack(history, 1),
-            elites=self._steps(elites),
-            elite_costs=elite_costs,
+        plan = Plan(
+            actions=found.plans,
+            cost=found.cost,
+            costs_per_iteration=found.costs_per_iteration,
+            elites=found.elites,
+            elite_costs=found.elite_costs,
             poses=chosen.poses[:, 0],
             latents=chosen.latents[:, 0],
             uncertainty=chosen.uncertainty[:, 0],
-            model_steps=tree.model_steps,
-            model_calls=tree.model_calls,
+            model_steps=problem.model_steps,
+            model_calls=problem.model_calls,
         )
+        _LOG.debug("%s: %s", type(self).__name__, plan)
+        return plan
 
-    def _cost(self, objective: Objective, tree: RolloutTree, plans: Tensor) -> Tensor:
-        cost = objective.cost(tree.roll_out(self._steps(plans), objective.needs_latents))
-        if tuple(cost.shape) != tuple(plans.shape[:2]):
-            raise ValueError(
-                f"An objective gives one cost per world and plan, {tuple(plans.shape[:2])}; "
-                f"got shape {tuple(cost.shape)}."
-            )
-        cost = cost.to(torch.float64)
-        cost = torch.where(cost.isfinite(), cost, torch.inf)
-        hopeless = cost.isinf().all(1).nonzero().flatten().tolist()
-        if hopeless:
-            raise WorldloopError(
-                f"None of the {plans.shape[1]} candidate plans has a finite cost in worlds {hopeless}; "
-                "look for NaN in the objective's goal or in what the world predicts."
-            )
-        return cost
+    def minimise(
+        self, function: PlanFunction, spec: ActionSpec, batch: int = 1, on_iteration: OnIteration | None = None
+    ) -> Found:
+        """The least of a plain function, without a world.
 
-    def _steps(self, plans: Tensor) -> Tensor:
+        Args:
+            function: costs (B, N) of plans (B, N, H, ...): integers below ``spec.n``, or vectors in [-1, 1]; made of
+                torch operations where the solver follows gradients.
+            spec: what one action is.
+            batch: B, searches side by side, each with random numbers of its own.
+            on_iteration: told after every iteration.
+        """
+        return self.search(PlainFunction(function, spec, batch), None, on_iteration)
+
+    def search(self, problem: Problem, warm: WarmStart | None = None, on_iteration: OnIteration | None = None) -> Found:
+        """Try plans until the iterations are over, no world finds better ones any more, or ``on_iteration`` says so."""
+        history: list[Tensor] = []
+        elites = elite_costs = waited = torch.empty(0)
+        for iteration, (plans, cost) in enumerate(self.tries(problem, warm)):
+            order = cost.argsort(dim=1, stable=True)[:, : self.elites]
+            new, new_costs = pick(plans, order), cost.gather(1, order)
+            if not history:
+                elites, elite_costs, waited = new, new_costs, torch.zeros_like(cost[:, 0])
+            else:
+                better = new_costs[:, 0] < elite_costs[:, 0]
+                going_on = torch.ones_like(better) if not self.patience else waited < self.patience
+                waited = torch.where(better & going_on, 0.0, waited + 1)
+                new, new_costs = _lead(elites, elite_costs, new, new_costs)
+                elites = torch.where(going_on.view(-1, *[1] * (new.ndim - 1)), new, elites)
+                elite_costs = torch.where(going_on.unsqueeze(1), new_costs, elite_costs)
+            history.append(elite_costs[:, 0])
+            report = IterationReport(iteration, plans, cost, elite_costs[:, 0], problem.model_steps)
+            if on_iteration is not None and on_iteration(report):
+                break
+            if self.patience and bool((waited >= self.patience).all()):
+                break
+        return Found(elites[:, 0], elite_costs[:, 0], torch.stack(history, 1), elites, elite_costs)
+
+    def steps(self, decisions: Tensor) -> Tensor:
         """Actions (B, N, H, ...) of decisions (B, N, L, ...)."""
-        return plans.repeat_interleave(self.action_repeat, 2)
+        return decisions.repeat_interleave(self.action_repeat, 2)
 
-    def _remaining(self, previous: Plan, executed: int, spec: ActionSpec) -> Tensor:
-        """Decisions (B, L, ...) of what is left of a plan, resting afterwards."""
-        left = previous.actions[:, executed : executed + self.horizon]
-        missing = self.horizon - left.shape[1]
-        rest = _rest(spec, left).expand(left.shape[0], missing, *left.shape[2:])
-        return torch.cat([left, rest], 1)[:, :: self.action_repeat]
+    @property
+    def decisions(self) -> int:
+        """L, decisions of a plan."""
+        return self.horizon // self.action_repeat
+
+    def _remaining(self, previous: Plan, executed: int, spec: ActionSpec) -> WarmStart:
+        """What is left of a plan and its elites, resting afterwards."""
+        plans = torch.cat([previous.actions.unsqueeze(1), previous.elites], 1)
+        left = plans[:, :, executed : executed + self.horizon]
+        missing = self.horizon - left.shape[2]
+        rest = resting(spec, left).expand(*left.shape[:2], missing, *left.shape[3:])
+        return WarmStart(torch.cat([left, rest], 2)[:, :, :: self.action_repeat], previous.cost.isfinite())
 
 
-def _rest(spec: ActionSpec, like: Tensor) -> Tensor:
+def resting(spec: ActionSpec, like: Tensor) -> Tensor:
     """The action that moves least, of the type of ``like``, shape () or (n,)."""
     if spec.kind == "box":
         return like.new_zeros(spec.n)
     return like.new_tensor(min(range(spec.n), key=lambda i: sum(abs(x) for x in spec.motion[i])))
 
 
-def _pick(plans: Tensor, order: Tensor) -> Tensor:
+def pick(plans: Tensor, order: Tensor) -> Tensor:
     """Plans (B, E, ...) of plans (B, N, ...) at indices (B, E)."""
     return plans[torch.arange(len(plans), device=plans.device).unsqueeze(1), order]
+
+
+def _lead(elites: Tensor, costs: Tensor, new: Tensor, new_costs: Tensor) -> tuple[Tensor, Tensor]:
+    """New elites, led by the best of the old ones in worlds where that is better than all of them."""
+    kept = costs[:, 0] < new_costs[:, 0]
+    shifted = torch.cat([elites[:, :1], new[:, :-1]], 1)
+    shifted_costs = torch.cat([costs[:, :1], new_costs[:, :-1]], 1)
+    led = torch.where(kept.view(-1, *[1] * (new.ndim - 1)), shifted, new)
+    return led, torch.where(kept.unsqueeze(1), shifted_costs, new_costs)

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from toy_world import AXES, KEYS, STEP, TURN, ToyArena, ToyEnv, ToyWorld, picture_at, walk
+from toy_world import AXES, KEYS, STEP, TURN, ToyArena, ToyEnv, ToyWorld, picture_at, toy_contexts, walk
 
+from worldloop.envs.sb3 import ImaginedVecEnv
 from worldloop.errors import ConfigError
-from worldloop.planning import CEM, MPC, GoalFrame, GoalPose, Objective, Reward
+from worldloop.planning import CEM, MPC, DraftThenRefine, GoalFrame, GoalPose, Objective, Reward
 
 EPISODES = 12
 STEPS = 16
@@ -168,3 +169,62 @@ def test_bad_input_is_refused():
             MPC(world, planner, goal, replan_interval=interval)
     with pytest.raises(ValueError, match="Nothing has been seen"):
         MPC(world, planner, goal).choose()
+
+
+def test_predict_acts_as_act_does_and_an_episode_start_forgets_that_world_alone():
+    world = ToyWorld(noise=2.0)
+    planner = CEM(horizon=4, candidates=16, iterations=2)
+    goals = torch.tensor([[300.0, 200, 0, 1, 0], [100, 250, 0, 2, 0]])
+    together = MPC(world, planner, GoalPose(goals), seeds=[4, 5])
+    alone = [MPC(world, planner, GoalPose(goals[i]), seeds=[4 + i]) for i in range(2)]
+    track = np.array([[[100.0, 100, 0, 0, 0], [300, 300, 0, 1, 0]]] * 4)
+    track[:, :, 0] += 10 * np.arange(4)[:, None]
+    for t, poses in enumerate(track):
+        frames = np.stack([picture_at(world.arena, pose) for pose in poses])
+        begun = np.array([t == 0, t in (0, 2)])
+        actions, carried = together.predict({"frame": frames, "pose": poses}, None, begun)
+        assert carried is None
+        for i in range(2):
+            if begun[i]:
+                alone[i].reset()
+            assert alone[i].act(frames[i], poses[i]) == actions[i]
+    assert together.state.step.tolist() == [4, 2]
+
+
+def test_stable_baselines3_evaluates_a_planner_in_a_vector_of_imagined_worlds():
+    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    arena = ToyArena(goal=(200.0, 160.0), goal_radius=60.0)
+    envs = ImaginedVecEnv(
+        ToyWorld(arena), 2, contexts=toy_contexts(arena), observation=("frame", "pose"), max_episode_steps=12
+    )
+    mpc = MPC(ToyWorld(arena), CEM(horizon=8, candidates=48, iterations=2), Reward(discount=0.95))
+    returns, lengths = evaluation.evaluate_policy(mpc, envs, n_eval_episodes=4, return_episode_rewards=True, warn=False)
+    assert sum(total == 1.0 for total in returns) >= 3 and max(lengths) <= 12
+
+
+def test_a_plan_in_two_worlds_is_counted_in_both_logged_and_stopped_when_asked(caplog):
+    exact, draft = ToyWorld(), ToyWorld(noise=5.0)
+    iterations = []
+    mpc = MPC(
+        exact,
+        DraftThenRefine(draft, CEM(horizon=4, candidates=16, iterations=3)),
+        GoalPose([300, 200, 0, 0, 0]),
+        on_iteration=lambda report: iterations.append(report.iteration) or report.iteration == 1,
+    )
+    pose = np.array([100.0, 100, 0, 0, 0])
+    with caplog.at_level("INFO", logger="worldloop.planning.mpc"):
+        mpc.act(picture_at(exact.arena, pose), pose)
+    assert iterations == [0, 1]
+    assert mpc.model_steps == sum(exact.imagined_batches) and mpc.draft_steps == sum(draft.imagined_batches) > 0
+    assert f"{mpc.model_steps} model steps" in caplog.text
+
+
+def test_predict_refuses_what_it_cannot_plan_from():
+    mpc = MPC(ToyWorld(), CEM(horizon=3), GoalPose([300, 200, 0, 0, 0]))
+    with pytest.raises(ValueError, match="a frame and its pose"):
+        mpc.predict({"frame": np.zeros((36, 48, 3), np.uint8)})
+    poses = np.zeros((2, 5))
+    frames = np.stack([picture_at(ToyArena(), pose) for pose in poses])
+    mpc.predict({"frame": frames, "pose": poses})
+    with pytest.raises(ValueError, match="of 3 worlds"):
+        mpc.predict({"frame": frames, "pose": poses}, episode_start=[True, False, False])
