@@ -20,6 +20,9 @@ Reason = Literal["nothing to see", "stuck", "unchanged", "not seen before and af
 Quantity = Literal["remembered", "region", "outside"]
 """``remembered``: share of frames nearer to now than to before; ``region``, ``outside``: PSNR to now in dB."""
 
+ALL, KNOWN = "all", "known view"
+"""Cells of every frame, and of those whose view was seen since the change from within a step or a turn."""
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
 QUANTITIES: dict[Quantity, str] = {
     "remembered": "share of frames nearer to now than to before, in the changed region",
@@ -77,12 +80,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class EventCell:
-    """Paths on which a thing of ``kind`` (or any: ``all``) changed.
+    """Frames that show a change of one kind of thing, or `ALL`, or of all those that are `KNOWN`.
 
     Attributes:
-        kind: of the thing.
-        paths: how many were judged.
-        frames: how many frames of theirs show the change.
+        kind: which of these.
+        paths: how many have such frames.
+        frames: how many these are.
         gap: mean number of frames between the last look at the change and the first frame of the way back that shows
             it.
         size: mean number of changed pixels in the frames judged.
@@ -120,7 +123,7 @@ class EventReport:
 
     Attributes:
         config: what was asked.
-        cells: paths behind the numbers, kind by kind; the last cell is all of them.
+        cells: paths behind the numbers, kind by kind, then `ALL` and `KNOWN`.
         scores: every quantity of every source in every cell.
         dropped: walks left out.
         mean_frame_of: which frames the mean frame is the mean of.
@@ -147,8 +150,9 @@ class EventReport:
 
 def _lines(report: EventReport) -> Iterator[str]:
     why = ", ".join(f"{n} {reason}" for reason, n in Counter(d.reason for d in report.dropped).items())
+    paths = next(cell.paths for cell in report.cells if cell.kind == ALL)
     yield (
-        f"{report.cells[-1].paths} paths on {report.config.maps} {report.config.split} maps "
+        f"{paths} paths on {report.config.maps} {report.config.split} maps "
         f"({len(report.dropped)} left out{f': {why}' if why else ''}); [95 % over maps]"
     )
     for cell in report.cells:
@@ -158,7 +162,7 @@ def _lines(report: EventReport) -> Iterator[str]:
         )
     for quantity, title in QUANTITIES.items():
         yield ""
-        yield _row(title, [cell.kind for cell in report.cells] + ["all, minus first world"])
+        yield _row(title, [cell.kind for cell in report.cells] + ["last, minus first world"])
         for source in dict.fromkeys(score.source for score in report.scores):
             row = [s for s in report.scores if (s.source, s.quantity) == (source, quantity)]
             yield _row(f"  {source}", [str(s.value) for s in row] + [str(row[-1].difference or "-")])

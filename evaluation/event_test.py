@@ -6,20 +6,23 @@ frame was seen cannot tell which of the two holds. WorldMem asks the same of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files import write_json
+from ..world_models.actions import ActionSpec
+from ..world_models.pose import pose_distance
 from ..world_models.world import World
 from .event_paths import EventPath, record_event_paths
-from .event_report import QUANTITIES, SINCE, EventCell, EventConfig, EventReport, EventScore, Quantity
+from .event_report import ALL, KNOWN, QUANTITIES, SINCE, EventCell, EventConfig, EventReport, EventScore, Quantity
 from .media import Frames, strip, write_png
 from .metrics import PSNR_CEILING, FloatArray, bootstrap
 from .progress import Progress, silent
@@ -70,23 +73,23 @@ def event_test(
         rows[MEAN] = mean_frame[None].repeat(path.length, 0)
         rows[NEAREST] = path.frames[path.nearest_seen(first.actions)]
         rows[SINCE] = path.frames[path.change + since(path).nearest_seen(first.actions)]
+    looks = [look_again(path, first.actions, config) for path in paths]
     judged = [
-        judge(path, source, frames, config)
-        for path, rows in zip(paths, imagined, strict=True)
-        for source, frames in rows.items()
+        {source: judge(look, frames) for source, frames in rows.items()}
+        for look, rows in zip(looks, imagined, strict=True)
     ]
-    kinds = [*config.kinds, "all"]
+    kinds = [*config.kinds, ALL, KNOWN]
     report = EventReport(
         config=config,
-        cells=tuple(_cell(kind, paths, config) for kind in kinds),
-        scores=tuple(score for kind in kinds for score in _scores(kind, judged, list(imagined[0]), config)),
+        cells=tuple(_cell(kind, looks, config) for kind in kinds),
+        scores=tuple(score for kind in kinds for score in _scores(kind, looks, judged, config)),
         dropped=dropped,
         mean_frame_of=mean_frame_of,
         files=tuple(f"strip-{i}.png" for i in range(min(config.pictures, len(paths)))),
         provenance={name: provenance(world) for name, world in worlds.items()},
     )
-    for name, path, rows in zip(report.files, paths, imagined, strict=False):
-        write_png(out / name, event_strip(path, {k: v for k, v in rows.items() if k != MEAN}, config))
+    for name, look, rows in zip(report.files, looks, imagined, strict=False):
+        write_png(out / name, event_strip(look, {k: v for k, v in rows.items() if k != MEAN}))
     write_json(out / "events.json", report.to_json())
     return report
 
@@ -97,38 +100,49 @@ def since(path: EventPath) -> EventPath:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """How near one source came to one path, at those N frames of its return leg that show the change.
+class Look:
+    """Those N frames of a return leg that show the change.
 
     Attributes:
         path: which path.
-        source: a world or a baseline.
-        values: by quantity (N,) float64.
+        times: (N,) counted from the begin of the return leg.
+        known: (N,) bool, whether since the change a frame was seen from within a step or a turn of here, so that memory
+            holds this very view as it is now.
     """
 
     path: EventPath
-    source: str
-    values: dict[Quantity, FloatArray]
+    times: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+    def of(self, kind: str) -> NDArray[np.bool_]:
+        """(N,) which of the frames belong to the cell of ``kind``."""
+        if kind == KNOWN:
+            return self.known
+        return np.full(len(self.times), kind in (ALL, self.path.kind))
 
 
-def shown_again(path: EventPath, config: EventConfig) -> NDArray[np.int64]:
-    """(N,) frames of the return leg, counted from its begin, that show the change."""
-    times: NDArray[np.int64] = np.flatnonzero(path.size[path.begin :] >= config.pixels)
-    return times
+def look_again(path: EventPath, spec: ActionSpec, config: EventConfig) -> Look:
+    """The frames of ``path`` that are judged."""
+    times = np.flatnonzero(path.size[path.begin :] >= config.pixels)
+    lately = since(path)
+    here = torch.as_tensor(path.poses[path.begin :][times])
+    distance, angle = pose_distance(here, torch.as_tensor(lately.poses[lately.nearest_seen(spec)][times]))
+    apart = torch.hypot(distance / spec.step_length, angle / spec.step_angle)
+    return Look(path, times, (apart <= 1 + 1e-3).numpy())
 
 
-def judge(path: EventPath, source: str, frames: Frames, config: EventConfig) -> Judged:
-    """Hold ``frames`` (R, H, W, 3) against the true frames and against those from before the change."""
-    times = shown_again(path, config)
-    ours, region = frames[times], path.region[path.begin :][times]
-    now, before = path.frames[path.begin :][times], path.other[path.begin :][times]
+def judge(look: Look, frames: Frames) -> dict[Quantity, FloatArray]:
+    """Every quantity (N,) of ``frames`` (R, H, W, 3), held against the true frames and those from before the change."""
+    path = look.path
+    leg, times = slice(path.begin, None), look.times
+    ours, region = frames[times], path.region[leg][times]
+    now, before = path.frames[leg][times], path.other[leg][times]
     to_now, to_before = (squared_error(ours, true, region) for true in (now, before))
-    values: dict[Quantity, FloatArray] = {
+    return {
         "remembered": (to_now < to_before).astype(np.float64),
         "region": _decibels(to_now),
         "outside": _decibels(squared_error(ours, now, ~region)),
     }
-    return Judged(path, source, values)
 
 
 def squared_error(a: Frames, b: Frames, where: NDArray[np.bool_]) -> FloatArray:
@@ -140,9 +154,9 @@ def squared_error(a: Frames, b: Frames, where: NDArray[np.bool_]) -> FloatArray:
     return mean
 
 
-def event_strip(path: EventPath, rows: Mapping[str, Frames], config: EventConfig) -> Frames:
+def event_strip(look: Look, rows: Mapping[str, Frames]) -> Frames:
     """One picture: the place before, now, and as each source shows it, at frames that show the change."""
-    times = shown_again(path, config)
+    path, times = look.path, look.times
     times = times[np.unique(np.linspace(0, len(times) - 1, _COLUMNS).round().astype(int))]
     true = {"before": path.other[path.begin :], "now": path.frames[path.begin :]}
     clips = {name: clip[times] for name, clip in {**true, **rows}.items()}
@@ -161,38 +175,30 @@ def _rooms(world: World, config: EventConfig) -> gym.Env[Any, Any]:
     )
 
 
-def _cell(kind: str, paths: Sequence[EventPath], config: EventConfig) -> EventCell:
-    chosen = [path for path in paths if kind in (path.kind, "all")]
-    times = [shown_again(path, config) for path in chosen]
-    sizes = [path.size[path.begin :][t] for path, t in zip(chosen, times, strict=True)]
-    last = [int(np.flatnonzero(path.size[: path.begin] >= config.pixels)[-1]) for path in chosen]
-    gaps = [path.begin + int(t[0]) - seen for path, t, seen in zip(chosen, times, last, strict=True)]
-    frames = sum(map(len, times))
-    nothing = float("nan")
-    return EventCell(
-        kind=kind,
-        paths=len(chosen),
-        frames=frames,
-        gap=float(np.mean(gaps)) if gaps else nothing,
-        size=float(np.concatenate(sizes).mean()) if frames else nothing,
-    )
+def _cell(kind: str, looks: Sequence[Look], config: EventConfig) -> EventCell:
+    gaps, sizes = [], []
+    for look in (look for look in looks if look.of(kind).any()):
+        path, times = look.path, look.times[look.of(kind)]
+        sizes.append(path.size[path.begin :][times])
+        last = np.flatnonzero(path.size[: path.begin] >= config.pixels)[-1]
+        gaps.append(path.begin + int(times[0]) - int(last))
+    if not gaps:
+        return EventCell(kind, 0, 0, float("nan"), float("nan"))
+    pixels = np.concatenate(sizes)
+    return EventCell(kind, len(gaps), len(pixels), float(np.mean(gaps)), float(pixels.mean()))
 
 
-def _scores(kind: str, judged: Sequence[Judged], sources: Sequence[str], config: EventConfig) -> list[EventScore]:
-    chosen = [j for j in judged if kind in (j.path.kind, "all")]
-    maps = [j.path.map_seed for j in chosen if j.source == sources[0] for _ in j.values["region"]]
-    scores = []
+def _scores(
+    kind: str, looks: Sequence[Look], judged: Sequence[dict[str, dict[Quantity, FloatArray]]], config: EventConfig
+) -> Iterator[EventScore]:
+    maps = [look.path.map_seed for look in looks for _ in range(int(look.of(kind).sum()))]
+    first = next(iter(judged[0]))
     for quantity in QUANTITIES:
-        columns = {s: _column(chosen, s, quantity) for s in sources}
+        both = list(zip(looks, judged, strict=True))
+        columns = {s: np.concatenate([rows[s][quantity][look.of(kind)] for look, rows in both]) for s in judged[0]}
         for source, column in columns.items():
-            more = None if source == sources[0] else bootstrap(column - columns[sources[0]], maps, seed=config.seed)
-            scores.append(EventScore(kind, quantity, source, bootstrap(column, maps, seed=config.seed), more))
-    return scores
-
-
-def _column(judged: Sequence[Judged], source: str, quantity: Quantity) -> FloatArray:
-    parts = [j.values[quantity] for j in judged if j.source == source]
-    return np.concatenate(parts) if parts else np.empty(0)
+            more = None if source == first else bootstrap(column - columns[first], maps, seed=config.seed)
+            yield EventScore(kind, quantity, source, bootstrap(column, maps, seed=config.seed), more)
 
 
 def _decibels(error: FloatArray) -> FloatArray:
