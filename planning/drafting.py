@@ -9,7 +9,7 @@ from ..world_models.state import WorldState
 from ..world_models.world import World
 from .objectives import Objective
 from .planner import OnIteration, Plan, Planner
-from .problem import Imagined
+from .problem import Imagined, refuse_hopeless
 from .solver import pick
 
 
@@ -58,6 +58,7 @@ class DraftThenRefine(Planner):
         cost = problem.cost(drafted.elites[:, : self.keep])
         order = cost.argsort(dim=1, stable=True)
         elites, costs = pick(drafted.elites, order), cost.gather(1, order)
+        refuse_hopeless(costs[:, 0])
         best = problem.tree.roll_out(elites[:, :1], latents=True)
         assert best.latents is not None
         return Plan(

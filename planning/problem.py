@@ -53,7 +53,6 @@ class Problem(ABC):
         """Cost (B, N) float64 of plans (B, N, H, ...); what is no finite number is infinite.
 
         Raises:
-            WorldloopError: nothing finite in some world.
             ValueError: the objective gives another shape.
         """
         return checked_costs(self.raw_cost(plans), tuple(plans.shape[:2]))
@@ -64,14 +63,21 @@ def checked_costs(cost: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(cost.shape) != shape:
         raise ValueError(f"An objective gives one cost per world and plan, {shape}; got shape {tuple(cost.shape)}.")
     cost = cost.detach().to(torch.float64)
-    cost = torch.where(cost.isfinite(), cost, torch.inf)
-    hopeless = cost.isinf().all(1).nonzero().flatten().tolist()
+    return torch.where(cost.isfinite(), cost, torch.inf)
+
+
+def refuse_hopeless(best: Tensor) -> None:
+    """Refuse worlds of which nothing better than infinity was found: best (B,).
+
+    Raises:
+        WorldloopError: with which they are.
+    """
+    hopeless = best.isinf().nonzero().flatten().tolist()
     if hopeless:
         raise WorldloopError(
-            f"None of the {shape[1]} candidate plans has a finite cost in worlds {hopeless}; "
+            f"None of the candidate plans has a finite cost in worlds {hopeless}; "
             "look for NaN in the objective's goal or in what the world predicts."
         )
-    return cost
 
 
 class Imagined(Problem):

@@ -18,7 +18,7 @@ from ..world_models.world import World
 from .beliefs import WarmStart
 from .objectives import Objective
 from .planner import IterationReport, OnIteration, Plan, Planner
-from .problem import Imagined, PlainFunction, PlanFunction, Problem
+from .problem import Imagined, PlainFunction, PlanFunction, Problem, refuse_hopeless
 
 _LOG = logging.getLogger(__name__)
 
@@ -202,6 +202,7 @@ class Solver(Planner):
                 new, new_costs = _lead(elites, elite_costs, new, new_costs)
                 elites = torch.where(going_on.view(-1, *[1] * (new.ndim - 1)), new, elites)
                 elite_costs = torch.where(going_on.unsqueeze(1), new_costs, elite_costs)
+            refuse_hopeless(elite_costs[:, 0])
             history.append(elite_costs[:, 0])
             report = IterationReport(iteration, plans, cost, elite_costs[:, 0], problem.model_steps)
             if on_iteration is not None and on_iteration(report):

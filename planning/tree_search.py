@@ -9,12 +9,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, WorldloopError
+from ..errors import ConfigError
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
 from .objectives import Objective
 from .planner import IterationReport, OnIteration, Plan, Planner
-from .problem import Imagined
+from .problem import Imagined, refuse_hopeless
 from .rollout_batch import RolloutBatch
 from .solver import pick, resting
 from .values import Prior
@@ -131,6 +131,7 @@ class TreeSearch(Planner):
         cost = problem.cost(beginnings)
         order = cost.argsort(dim=1, stable=True)[:, : self.elites]
         elites, costs = pick(beginnings, order), cost.gather(1, order)
+        refuse_hopeless(costs[:, 0])
         best = problem.tree.roll_out(elites[:, :1], latents=True)
         assert best.latents is not None
         return Plan(
@@ -200,12 +201,7 @@ class _Forest:
         least = torch.tensor(
             [min((n.cost for n in nodes[1:]), default=math.inf) for nodes in self._nodes], dtype=torch.float64
         )
-        hopeless = least.isinf().nonzero().flatten().tolist()
-        if hopeless:
-            raise WorldloopError(
-                f"None of the plans tried has a finite cost in worlds {hopeless}; "
-                "look for NaN in the objective's goal or in what the world predicts."
-            )
+        refuse_hopeless(least)
         return least.to(self._start.device)
 
     def beginnings(self, n: int) -> Tensor:

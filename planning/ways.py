@@ -13,6 +13,8 @@ from ..world_models.pose import POSE_DIM, wrap_angle
 from .objectives import Objective
 from .rollout_batch import RolloutBatch
 
+_EXACT = "donot_use_mm_for_euclid_dist"
+
 
 @dataclass(frozen=True)
 class PathLength(Objective):
@@ -69,8 +71,8 @@ class Novelty(Objective):
         if seen.shape[-1:] != (POSE_DIM,) or (seen.ndim != 2 and (seen.ndim != 3 or len(seen) != b)):
             raise ValueError(f"What was seen has shape (S, 5) or ({b}, S, 5); got {tuple(seen.shape)}.")
         seen = seen[..., :3].expand(b, *seen.shape[-2:-1], 3)
-        from_seen = torch.cdist(places.flatten(1, 2), seen).unflatten(1, (n, horizon))
-        from_plan = torch.cdist(places, places)
+        from_seen = torch.cdist(places.flatten(1, 2), seen, compute_mode=_EXACT).unflatten(1, (n, horizon))
+        from_plan = torch.cdist(places, places, compute_mode=_EXACT)
         later = torch.ones(horizon, horizon, dtype=torch.bool, device=places.device).triu()
         nearest = torch.cat([from_seen, from_plan.masked_fill(later, torch.inf)], -1).amin(-1)
         return -(nearest / self.radius).clamp(max=1).sum(-1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +12,18 @@ import torch
 from toy_world import KEYS, ToyWorld, picture_at, standing_at
 
 from worldloop.errors import ConfigError
-from worldloop.planning import GoalFrame, GoalPose, Reward, RolloutBatch, RolloutTree, Uncertainty
+from worldloop.evaluation.perceptual import Unavailable, load_lpips
+from worldloop.planning import (
+    GoalFrame,
+    GoalPicture,
+    GoalPose,
+    Novelty,
+    PathLength,
+    Reward,
+    RolloutBatch,
+    RolloutTree,
+    Uncertainty,
+)
 from worldloop.planning.objectives import along_plan
 
 
@@ -115,3 +128,90 @@ def test_goals_that_fit_nothing_are_refused():
         GoalPose([0] * 5, length=0)
     with pytest.raises(ConfigError):
         Reward(discount=0)
+
+
+def test_cosine_likeness_does_not_care_for_size():
+    rollouts = made_up()
+    goal = torch.randn(4, 2, 2, generator=torch.Generator().manual_seed(1))
+    cost = GoalFrame(goal, along="final", likeness="cosine").cost(rollouts)
+    for b in range(2):
+        for n in range(3):
+            x, y = rollouts.latents[b, n, -1].flatten().double(), goal.flatten().double()
+            assert float(cost[b, n]) == pytest.approx(1 - float(x @ y / (x.norm() * y.norm())), abs=1e-5)
+    assert torch.allclose(GoalFrame(7 * goal, along="final", likeness="cosine").cost(rollouts), cost, atol=1e-6)
+
+
+def test_a_goal_that_is_faced_has_a_slope_of_finite_numbers():
+    poses = made_up().poses
+    poses[..., 3:] = 0
+    poses.requires_grad_()
+    rollouts = replace(made_up(), poses=poses)
+    GoalPose([10, 20, 0, 0, 0]).cost(rollouts).sum().backward()
+    assert bool(poses.grad.isfinite().all()) and bool(poses.grad.any())
+
+
+def test_path_length_adds_up_the_way_from_the_start_and_the_turns():
+    rollouts = replace(made_up(), start=torch.tensor([[0.0, 0, 0, 3.0, 0], [9, 9, 9, -1, 0]], dtype=torch.float64))
+    cost = PathLength(length=10, angle=0.5, turning=2.0).cost(rollouts)
+    for b in range(2):
+        for n in range(3):
+            way, total = [rollouts.start[b].tolist(), *rollouts.poses[b, n].tolist()], 0.0
+            for before, after in pairwise(way):
+                total += math.dist(before[:3], after[:3]) / 10
+                yaw = (after[3] - before[3] + math.pi) % (2 * math.pi) - math.pi
+                total += 2 * math.hypot(yaw, after[4] - before[4]) / 0.5
+            assert float(cost[b, n]) == pytest.approx(total)
+    with pytest.raises(ValueError, match="begins somewhere"):
+        PathLength().cost(made_up())
+
+
+def test_novelty_counts_steps_to_places_not_seen_before_nor_on_the_plan():
+    rollouts = made_up()
+    seen = np.array([[100.0, 100, 100, 0, 0], [200, 50, 0, 0, 0]])
+    cost = Novelty(seen, radius=150.0).cost(rollouts)
+    for b in range(2):
+        for n in range(3):
+            known, total = [tuple(p[:3]) for p in seen], 0.0
+            for pose in rollouts.poses[b, n].tolist():
+                total += min(1.0, min(math.dist(pose[:3], place) for place in known) / 150)
+                known.append(tuple(pose[:3]))
+            assert float(cost[b, n]) == pytest.approx(-total)
+    assert torch.allclose(Novelty(np.stack([seen, seen]), radius=150.0).cost(rollouts), cost)
+    first = Novelty(np.zeros((0, 5)), radius=150.0).cost(rollouts)
+    assert bool((first <= cost).all())
+    with pytest.raises(ValueError, match="What was seen"):
+        Novelty(np.zeros((3, 3))).cost(rollouts)
+
+
+def test_a_goal_picture_is_compared_as_drawn_with_the_goal_of_its_world():
+    world = ToyWorld()
+    state = standing_at(world, [100, 100, 0, 0, 0], [200, 200, 0, 0, 0])
+    goals = np.stack([picture_at(world.arena, pose) for pose in ([125.0, 100, 0, 0, 0], [200, 225, 0, 0, 0])])
+    asked = []
+
+    def unlike(imagined, goal):
+        asked.append(imagined.shape)
+        return np.abs(imagined.astype(float) - goal).mean((1, 2, 3))
+
+    rollouts = RolloutTree(world, state).roll_out(torch.arange(KEYS.n).view(1, -1, 1).repeat(2, 1, 2), latents=True)
+    rollouts = replace(rollouts, latents=rollouts.latents[:, :, :1])
+    cost = GoalPicture(world, goals, unlike, max_batch=5).cost(rollouts)
+    assert [KEYS.names[int(i)] for i in cost.argmin(1)] == ["forward", "left"]
+    assert cost.min(1).values.tolist() == [0, 0] and asked[0] == (5, 36, 48, 3)
+    drawn = world.render(rollouts.latents[:, :, 0].flatten(0, 1)).numpy().astype(float)
+    by_hand = np.abs(drawn - goals.repeat(KEYS.n, 0)).mean((1, 2, 3)).reshape(2, -1)
+    assert np.allclose(cost.numpy(), by_hand)
+    with pytest.raises(ConfigError, match="goal frame"):
+        GoalPicture(world, np.zeros((40, 48, 3), np.uint8), unlike)
+
+
+def test_lpips_judges_goal_pictures_where_its_weights_are():
+    measure = load_lpips()
+    if isinstance(measure, Unavailable):
+        pytest.skip(f"LPIPS was NOT tried as a goal: {measure.reason}")
+    world = ToyWorld()
+    there = [125.0, 100, 0, 0, 0]
+    tree = RolloutTree(world, standing_at(world, [100, 100, 0, 0, 0]))
+    rollouts = tree.roll_out(torch.arange(KEYS.n).view(1, -1, 1), latents=True)
+    cost = GoalPicture(world, picture_at(world.arena, there), measure.of).cost(rollouts)
+    assert KEYS.names[int(cost[0].argmin())] == "forward"

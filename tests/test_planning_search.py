@@ -175,11 +175,11 @@ def test_one_dead_candidate_changes_nothing_but_itself(solver):
 
     def poor(plans: torch.Tensor) -> torch.Tensor:
         cost = alive(plans)
-        return torch.where(cost > 10, 1e9 + 0 * cost, cost)
+        return cost.masked_fill(cost > 4, 1e9)
 
     def dead(plans: torch.Tensor) -> torch.Tensor:
         cost = alive(plans)
-        return torch.where(cost > 10, torch.nan * cost, cost)
+        return cost.masked_fill(cost > 4, torch.nan)
 
     with_poor, with_dead = (solver.minimise(function, AXES, batch=2) for function in (poor, dead))
     assert torch.equal(with_poor.plans, with_dead.plans) and torch.equal(with_poor.cost, with_dead.cost)
