@@ -102,7 +102,7 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
         self._map_seed = 0
         self._view: View | None = None
         self._steps = 0
-        self._over = True
+        self._over, self._closed = True, False
 
     # Gymnasium's interface
 
@@ -118,7 +118,9 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
         Raises:
             ValueError: an option that does not exist.
             EngineError: the game could not start or did not answer as it should.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._check_open()
         super().reset(seed=seed)
         self._over = True
         options = dict(options or {})
@@ -146,9 +148,10 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
             ValueError: an action outside the action space.
             gymnasium.error.ResetNeeded: the episode is over or has not begun.
             EngineError: the game died, fell silent, or sent what cannot be read. The episode is lost.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
-        vector = self._vector(action)
         game = self._running()
+        vector = self._vector(action)
         try:
             self._view = game.step(vector, sneaking=decode(vector).gait is Gait.SNEAK)
         except EngineError:
@@ -164,13 +167,15 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
         if self.render_mode is None:
             gym.logger.warn('render() shows nothing without render_mode="rgb_array".')
             return None
+        self._check_open()
         if self._view is None:
             raise gym.error.ResetNeeded("There is nothing to render yet; call reset() first.")
         return self._view.frame.copy()
 
     def close(self) -> None:
-        """End the game if this environment started it, else hang up. Closing twice is fine."""
+        """End the game if this environment started it, else hang up, for good. Closing twice is fine."""
         self._abandon()
+        self._closed = True
 
     # What a real world offers beyond Gymnasium
 
@@ -182,6 +187,7 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
     @property
     def pose(self) -> np.ndarray:
         """Canonical pose (5,) float64 of the present picture."""
+        self._check_open()
         if self._view is None:
             raise gym.error.ResetNeeded("There is no pose yet; call reset() first.")
         return self._view.pose.copy()
@@ -228,6 +234,10 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
 
     # Inside
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise gym.error.ClosedEnvironmentError("This environment is closed: make another one.")
+
     def _new_game(self) -> Game:
         return Game(self.frame_size, self._settings, self._port, self._timeout)
 
@@ -237,6 +247,7 @@ class MineDojoEnv(gym.Env[np.ndarray, Any]):
         self._game, self._view, self._over = None, None, True
 
     def _running(self) -> Game:
+        self._check_open()
         if self._game is None or self._over:
             raise gym.error.ResetNeeded("The episode is over or has not begun; call reset() before step().")
         return self._game

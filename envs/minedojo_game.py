@@ -8,6 +8,8 @@ import math
 import os
 import select
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ EYE_HEIGHT = 1.62
 SNEAKING_EYE_HEIGHT = 1.54
 SETTLE_TICKS = 10
 """Ticks that a teleport may take: the game's server carries it out, and the client hears of it later."""
+CLAIM_PATIENCE = 10.0
+"""Seconds that a running game may stay another environment's: a recording that was killed hangs up within a step."""
 
 _NOOP = encode(NAMED["noop"])
 
@@ -129,13 +133,15 @@ class Game:
         # Minecraft reads the seed 0 as "any", so seeds are counted from 1; and it keeps the old world, whatever the
         # seed, unless told to make a new one.
         try:
-            sim = self._sim_module.MineDojoSim(
-                image_size=self._frame_size,
-                seed=map_seed,
-                world_seed=str(map_seed + 1),
-                regenerate_world_after_reset=True,
-                **self._settings,
-            )
+            # Its spaces have infinite bounds of whole numbers, of which NumPy warns.
+            with np.errstate(invalid="ignore"):
+                sim = self._sim_module.MineDojoSim(
+                    image_size=self._frame_size,
+                    seed=map_seed,
+                    world_seed=str(map_seed + 1),
+                    regenerate_world_after_reset=True,
+                    **self._settings,
+                )
         except (TypeError, ValueError, AssertionError, LookupError) as error:
             raise ConfigError(f"MineDojo refuses the settings {self._settings}: {error}") from error
         return sim, self._wrappers.NNActionSpaceWrapper(sim, strict_check=False)
@@ -156,8 +162,9 @@ class _GuardedBridge:
     def __init__(self, bridge: Any, port: int | None, timeout: float) -> None:
         self._bridge = bridge
         bridge.SOCKTIME = timeout
-        self._existing = None
+        self._existing = self._claim = None
         if port is not None:
+            self._claim = _claim(port)
             self._existing = bridge._get_new_instance(port=port)
             self._existing._acquire_lock(os.getpid())
             bridge._instances.append(self._existing)
@@ -186,6 +193,8 @@ class _GuardedBridge:
             pool = _minedojo("minedojo.sim.bridge.mc_instance").InstanceManager._instance_pool
             if self._existing in pool:
                 pool.remove(self._existing)
+        if self._claim is not None:
+            self._claim.close()
 
     def _hung_up(self) -> bool:
         link = self._bridge._instances[0].client_socket
@@ -195,6 +204,33 @@ class _GuardedBridge:
             return not link.recv(1, socket.MSG_PEEK)
         except OSError:
             return True
+
+
+def _claim(port: int) -> socket.socket | None:
+    """The sole right to play the game at ``port`` of this machine, until the socket is closed or the process dies.
+
+    A game takes a second connection and then plays one walk with two players' keys, telling neither.
+
+    Raises:
+        EngineError: another environment plays it, of this or any other process.
+    """
+    # Elsewhere a name that vanishes with its process would take a file.
+    if sys.platform != "linux":
+        return None
+    claim = socket.socket(socket.AF_UNIX)
+    deadline = time.monotonic() + CLAIM_PATIENCE
+    while True:
+        try:
+            claim.bind(f"\0worldloop.minedojo.{port}")
+            return claim
+        except OSError as error:
+            if time.monotonic() > deadline:
+                claim.close()
+                raise EngineError(
+                    f"The game at port {port} is played by another environment, and a game has one player: collect "
+                    "with --workers 1, or leave port out so that every worker starts a game of its own."
+                ) from error
+        time.sleep(0.1)
 
 
 def _check_picture(answers: dict[int, dict[str, Any]]) -> None:
@@ -222,6 +258,8 @@ def _minedojo(name: str) -> Any:
     # The one name that MineDojo 0.1 uses and NumPy 2 lacks.
     if not hasattr(np, "unicode_"):
         np.unicode_ = np.str_  # type: ignore[attr-defined]  # noqa: NPY201
+    # It tells of its tasks, unasked, wherever it is imported.
+    logging.getLogger("minedojo.tasks").addFilter(_is_warning)
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -233,3 +271,7 @@ def _minedojo(name: str) -> Any:
     # Statistics that the game leaves out are reported one by one, at every step, as errors.
     logging.getLogger("minedojo.sim.handlers").setLevel(logging.CRITICAL)
     return module
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING

@@ -114,11 +114,11 @@ class MiniWorldEnv(gym.Env[NDArray[np.uint8], int]):
         if self.render_mode is None:
             gym.logger.warn('render() shows nothing without render_mode="rgb_array".')
             return None
-        picture: NDArray[np.uint8] = self._engine.render()
+        picture: NDArray[np.uint8] = self._world.render()
         return picture
 
     def close(self) -> None:
-        """Give back what the engine holds. Closing twice is fine."""
+        """Give back what the engine holds, for good. Closing twice is fine."""
         self._world.close()
 
     # What a real world offers beyond Gymnasium

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.error import ResetNeeded
+from commands import collected, collected_after_a_kill, train_and_imagine
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from minedojo_server import GROUND, ITEMS, LAG, SNEAK, SPRINT, WALK, MineDojoServer
+from rollout_data import same
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from worldloop.envs.collecting import CollectConfig, record_map
@@ -526,6 +529,46 @@ def test_random_policies_record_it(env: MineDojoEnv, tmp_path: Path) -> None:
         np.testing.assert_allclose(moved[:, 3], nominal[:, 3], atol=1e-6)
 
 
+def by_command(server: MineDojoServer) -> tuple[str, ...]:
+    """Words of `worldloop collect` that record the game of ``server``."""
+    return "--env", "worldloop/MineDojo-v0", "--env-kwargs", f"port={server.port}", "--policy", "random"
+
+
+def test_the_command_records_what_is_recorded_here(server: MineDojoServer, env: MineDojoEnv, tmp_path: Path) -> None:
+    dataset = collected(tmp_path / "walks", 3, 60, *by_command(server))
+    assert dataset.action_spec == DISCRETE
+    config = CollectConfig(tmp_path, env="worldloop/MineDojo-v0", policy="random", steps=60, maps=3)
+    here = [episode for seed in config.map_seeds for episode in record_map(env, config, seed)]
+    assert all(same(a, b) for a, b in zip(dataset.episodes(), here, strict=True))
+
+
+@pytest.mark.slow
+def test_the_commands_train_on_it_and_imagine_it(server: MineDojoServer, stack: None, tmp_path: Path) -> None:
+    dataset = collected(tmp_path / "walks", 3, 60, *by_command(server))
+    train_and_imagine(dataset, tmp_path / "walks", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_recording_is_completed_by_the_same_command(
+    server: MineDojoServer, stack: None, tmp_path: Path
+) -> None:
+    collected_after_a_kill(tmp_path, 6, 100, *by_command(server))
+
+
+def test_a_game_has_one_player(env: MineDojoEnv, server: MineDojoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two connections would walk the same player, and record what neither did."""
+    monkeypatch.setattr("worldloop.envs.minedojo_game.CLAIM_PATIENCE", 0.2)
+    env.reset(options={"map_seed": 1})
+    second = MineDojoEnv(port=server.port, timeout=TIMEOUT)
+    with pytest.raises(EngineError, match="--workers 1"):
+        second.reset(options={"map_seed": 2})
+    act(env, "forward")
+    assert len(server.steps) == 1
+    env.close()
+    assert second.reset(options={"map_seed": 2})[1]["map_seed"] == 2
+    second.close()
+
+
 def test_only_discrete_actions_are_recorded(full: MineDojoEnv) -> None:
     with pytest.raises(DataError, match="Discrete or Box"):
         RecordEpisodes(full, print)
@@ -579,7 +622,18 @@ def test_settings_reach_the_mission_and_the_world_is_static_by_default(server: M
 def test_closing_twice_and_options_unknown(env: MineDojoEnv) -> None:
     with pytest.raises(ValueError, match="map_seed"):
         env.reset(options={"pose": 1})
+    env.reset(seed=0)
     env.close()
     env.close()
-    with pytest.raises(ResetNeeded):
-        env.step(0)
+    for call in (lambda: env.step(0), env.reset, lambda: env.pose, lambda: env.set_pose(np.zeros(5))):
+        with pytest.raises(ClosedEnvironmentError, match="make another one"):
+            call()
+
+
+def test_the_examples_of_its_page_run(server: MineDojoServer, stack: None) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "minedojo.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(example.replace("MineDojoEnv()", f"MineDojoEnv(port={server.port}, timeout={TIMEOUT})"), names)
+    assert names["info"]["map_seed"] == 7 and names["frame"].shape == (48, 64, 3)
+    names["env"].close()

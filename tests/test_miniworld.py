@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from commands import collected, collected_after_a_kill, train_and_imagine
 from gymnasium.utils.env_checker import check_env
 from rollout_data import same
 
+from worldloop import load_world
 from worldloop.envs.collecting import CollectConfig, collect, record_map
+from worldloop.envs.explorers import RandomPolicy
 from worldloop.envs.miniworld import MiniWorldEnv
 from worldloop.errors import ConfigError, EngineError
+from worldloop.evaluation import CompareConfig, compare
 from worldloop.rollouts.splits import split_of
 from worldloop.world_models.pose import forward_vector, motion_between
 
@@ -226,6 +231,33 @@ def test_it_is_recorded_in_worker_processes(tmp_path: Path) -> None:
     assert all(same(a, b) for a, b in zip(dataset.episodes(), here, strict=True))
 
 
+WORDS = ("--env", ID, "--env-kwargs", f"env_id={MAZE}", "random_looks=true", "--policy", "random")
+
+
+@pytest.mark.slow
+def test_a_killed_recording_is_completed_by_the_same_command(tmp_path: Path) -> None:
+    collected_after_a_kill(tmp_path, 4, 400, *WORDS)
+
+
+def test_the_command_records_what_is_recorded_here(tmp_path: Path) -> None:
+    dataset = collected(tmp_path / "maze", 3, 60, *WORDS)
+    make = partial(MiniWorldEnv, MAZE, random_looks=True)
+    config = CollectConfig(tmp_path, env=ID, policy="random", steps=60, maps=3)
+    here = [episode for seed in config.map_seeds for episode in record_map(make(), config, seed)]
+    assert all(same(a, b) for a, b in zip(dataset.episodes(), here, strict=True))
+    assert dataset.action_spec == MiniWorldEnv(MAZE).action_spec
+
+
+@pytest.mark.slow
+def test_the_commands_train_on_it_and_imagine_it_and_it_is_compared(tmp_path: Path) -> None:
+    dataset = collected(tmp_path / "maze", 3, 60, *WORDS)
+    world = train_and_imagine(dataset, tmp_path / "maze", tmp_path)
+    make = partial(MiniWorldEnv, MAZE, random_looks=True)
+    settings = CompareConfig(maps=2, context=4, horizon=3, pictures=0)
+    report = compare(load_world(world), settings, tmp_path / "compare", make_env=make, explorer=RandomPolicy())
+    assert len(report.psnr.imagined.mean) == 3 and np.isfinite(report.psnr.imagined.mean).all()
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -240,6 +272,16 @@ def test_it_is_recorded_in_worker_processes(tmp_path: Path) -> None:
 def test_what_cannot_be_made_is_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MiniWorldEnv(**kwargs)
+
+
+def test_after_close_nothing_is_done() -> None:
+    env = MiniWorldEnv(render_mode="rgb_array")
+    pose = env.reset(seed=0)[1]["pose"]
+    env.close()
+    env.close()
+    for call in (env.reset, lambda: env.step(0), env.render, lambda: env.set_pose(pose), lambda: env.render_at(pose)):
+        with pytest.raises(gym.error.ClosedEnvironmentError, match="make another one"):
+            call()
 
 
 def test_an_action_that_does_not_exist_is_refused() -> None:
