@@ -74,7 +74,7 @@ class WorldModel(nn.Module):
         self.state_space: StateSpace | None = None
         if config.state is not None:
             self.state_space = StateSpace(config.state, channels, grid, SCALE * config.actions.step_length)
-        self.error_head = ErrorHead(channels, CLUES) if config.error_head else None
+        self.error_head = ErrorHead(CLUES) if config.error_head else None
         self.mean_frame: Tensor
         self.register_buffer("mean_frame", torch.zeros(*config.frame_size, 3))
 
@@ -289,7 +289,7 @@ class WorldModel(nn.Module):
         if self.error_head is None:
             raise ValueError("This world has no error head; train one with --error.steps.")
         clues = evidence(before, step, self.actions.step_length, self.actions.step_angle)
-        logarithm: Tensor = self.error_head(before.latents[:, -1], step.latents, clues)
+        logarithm: Tensor = self.error_head(clues)
         return logarithm.exp()
 
     def remember(self, state: WorldState, frames: Any, poses: Any) -> WorldState:

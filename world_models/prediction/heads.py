@@ -73,31 +73,25 @@ class OutcomeHead(nn.Module):
 
 
 class ErrorHead(nn.Module):
-    """How wrong an imagined frame will turn out to be, from the frame and what it rests on; see `evidence`.
+    """How wrong an imagined frame will turn out to be, from what it rests on; see `evidence`.
 
     What it foretells is the squared error of the latents in units of their variance within the walk, which maps of
     strong and of faint textures have in common: 1 is what the walk's mean frame would have. At the start of training
-    it expects that of every frame.
+    it expects that of every frame. It sees no picture: given one, it learns the training maps' textures as well.
 
     Args:
-        channels: C of latents.
         clues: numbers that `evidence` gives.
     """
 
-    def __init__(self, channels: int, clues: int, width: int = 64) -> None:
+    def __init__(self, clues: int, width: int = 64) -> None:
         super().__init__()
-        self.look = nn.Conv2d(2 * channels, 48, 3, padding=1)
-        self.again = nn.Conv2d(48, 32, 3, padding=1)
-        self.join = nn.Linear(2 * 32 + clues, width)
+        self.join = nn.Linear(clues, width)
         self.hidden = nn.Linear(width, width)
         self.out = nn.Linear(width, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, last: Tensor, latents: Tensor, clues: Tensor) -> Tensor:
-        """Logarithm (B,) of the expected error of ``latents`` (B, C, h, w) imagined after ``last`` (B, C, h, w)."""
-        x = F.silu(self.look(torch.cat([last, latents], 1)))
-        x = F.silu(self.again(x))
-        x = torch.cat([x.mean((2, 3)), x.amax((2, 3)), clues], 1)
-        out: Tensor = self.out(F.silu(self.hidden(F.silu(self.join(x))))).squeeze(1)
+    def forward(self, clues: Tensor) -> Tensor:
+        """Logarithm (B,) of the expected error of frames with ``clues`` (B, N)."""
+        out: Tensor = self.out(F.silu(self.hidden(F.silu(self.join(clues))))).squeeze(1)
         return out

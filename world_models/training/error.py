@@ -32,14 +32,10 @@ class Samples:
     """N imagined frames and how wrong they were.
 
     Attributes:
-        last: (N, C, h, w) the latents before.
-        latents: (N, C, h, w) what was imagined.
-        clues: (N, F) what that rests on.
-        error: (N,) its squared error in units of the episode's variance.
+        clues: (N, F) what they rest on.
+        error: (N,) their squared error in units of the episode's variance.
     """
 
-    last: Tensor
-    latents: Tensor
     clues: Tensor
     error: Tensor
 
@@ -94,7 +90,7 @@ class ErrorStage:
         b, device = self._config.batch_size, self._world.device
         chance = Chance.of(self._seed, step, b, device)
         drawn = samples[(chance.even(1, 1)[:, 0] * len(samples.error)).long()]
-        expected: Tensor = self.module(drawn.last, drawn.latents, drawn.clues).float()
+        expected: Tensor = self.module(drawn.clues).float()
         return {"error": (expected + drawn.error * (-expected).exp()).mean()}
 
     @torch.no_grad()
@@ -118,7 +114,7 @@ class ErrorStage:
                 clues = evidence(state, step, world.actions.step_length, world.actions.step_angle)
                 true = torch.from_numpy(self._latents[rows[:, t]]).to(device, torch.float32)
                 error = (step.latents - true).square().mean((1, 2, 3)) / variance
-                parts.append(Samples(state.latents[:, -1], step.latents, clues, error))
+                parts.append(Samples(clues, error))
                 state = after
         return Samples.cat(parts)
 
