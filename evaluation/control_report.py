@@ -9,14 +9,17 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ConfigError
-from ..planning import CEM, MPPI, RandomShooting, Solver
+from ..planning import CEM, ICEM, MPPI, PredictiveSampling, RandomShooting, Solver
 from ..world_models.world import World
 from .execution import Trace
 from .goals import Reached, separation
 from .metrics import Interval, bootstrap, wilson
 from .report import jsonable, provenance
 
-SOLVERS: dict[str, type[Solver]] = {"cem": CEM, "mppi": MPPI, "random-shooting": RandomShooting}
+SOLVERS: dict[str, type[Solver]] = {
+    "cem": CEM, "icem": ICEM, "mppi": MPPI, "predictive-sampling": PredictiveSampling,
+    "random-shooting": RandomShooting,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class PlanConfig:
     world: one that knows no more than what its actions mean can plan for it."""
     episodes: int = 50
     """Goals, each on a held-out map of its own."""
-    solver: Literal["cem", "mppi", "random-shooting"] = "cem"
+    solver: Literal["cem", "icem", "mppi", "predictive-sampling", "random-shooting"] = "cem"
     """How candidate plans are refined."""
     horizon: int = 8
     """Steps looked ahead."""

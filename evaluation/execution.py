@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..planning import Objective, Plan, Solver
+from ..planning import Objective, Plan, Planner
 from ..world_models.actions import ActionSpec
 from ..world_models.world import World
 from .goals import GoalTask, Pose, Reached
@@ -79,7 +79,7 @@ class Trace:
 
 def execute_plans(
     world: World,
-    solver: Solver,
+    solver: Planner,
     objective: Callable[[Sequence[GoalTask]], Objective],
     tasks: Sequence[GoalTask],
     envs: Sequence[gym.Env[Any, Any]],
@@ -125,7 +125,7 @@ def execute_plans(
 
 def _execute_batch(
     world: World,
-    solver: Solver,
+    solver: Planner,
     objective: Callable[[Sequence[GoalTask]], Objective],
     group: list[Trace],
     envs: Sequence[gym.Env[Any, Any]],
