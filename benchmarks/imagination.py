@@ -1,10 +1,11 @@
-"""How fast a learned world imagines: frames a second, environment steps a second, cold start and memory.
+"""How fast a learned world imagines: steps a second, what the environment adds, and how far the machine's limit is.
 
 Run it on an idle machine::
 
     python -m worldloop.benchmarks.imagination --world doom-rooms-tiny --out imagination.json
 
-Every figure is the median over repeats after a warm-up, with the lowest and highest repeat beside it.
+Every figure is the median over repeats after a warm-up, with the lowest and highest repeat beside it. Works take
+turns, a product of two 1024 x 1024 matrices among them: on a machine that others use too, trust the ratios only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ from ..evaluation.report import jsonable, provenance
 from ..files import write_json
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
-from .timing import machine, peak_mb, spread, take_turns
+from .counting import counted
+from .timing import interval, machine, peak_mb, spread, take_turns
+
+OBSERVED = ("frames", "latents")
+WORKS = ("bare_frames", "frames", "bare_latents", "latents", "pose", "next_step", "same_step")
+PRODUCT = 1024
+PRODUCT_FLOPS = 2 * PRODUCT**3
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class ImaginationBenchmark:
 
     world: str = "doom-rooms-tiny"
     """Name or directory of the world."""
-    batches: tuple[int, ...] = (1, 8, 64)
+    batches: tuple[int, ...] = (1, 8, 64, 512)
     """Worlds stepped side by side."""
     repeats: int = 15
     """Timed repeats of every figure."""
@@ -82,21 +89,47 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
     report(f"cold start {cold.process_s:.2f} s, peak memory {cold.peak_mb:.0f} MB")
     world = load_world(config.world, device=config.device)
     rates: dict[str, dict[str, Any]] = {}
+    shares: dict[str, dict[str, Any]] = {}
+    peaks: dict[str, float] = {}
+    report(_line("B", *WORKS, "adds to frames", "adds to latents"))
     for batch in config.batches:
-        seconds = _in_turns(config, world, batch)
+        works = _works(world, batch)
+        done = {name: asdict(counted(works[name])) for name in ("bare_frames", "bare_latents")}
+        seconds = take_turns(works | {"product": _product(config.device)}, config.repeats, config.seconds)
+        product = seconds.pop("product")
         row: dict[str, Any] = {name: spread([batch / s for s in taken]) for name, taken in seconds.items()}
-        for kind in ("frames", "latents"):
-            row[f"overhead_{kind}"] = spread([r - 1 for r in _over(seconds[kind], seconds[f"bare_{kind}"])])
-        rates[str(batch)] = row
-        told = ", ".join(f"{name} {row[name]['median']:.1f}" for name in seconds)
-        extra = ", ".join(f"{row[f'overhead_{kind}']['median']:+.1%} for {kind}" for kind in ("frames", "latents"))
-        report(f"B={batch}, steps/s: {told}; the environment adds {extra}")
+        for kind in OBSERVED:
+            row[f"overhead_{kind}"] = interval([r - 1 for r in _over(seconds[kind], seconds[f"bare_{kind}"])])
+        rates[str(batch)], peaks[str(batch)] = row, peak_mb()
+        shares[str(batch)] = {
+            name: {
+                "flops_per_world": work["flops"] / batch,
+                "bytes_per_world": work["bytes"] / batch,
+                "share_of_product": spread([work["flops"] / PRODUCT_FLOPS * s for s in _over(product, seconds[name])]),
+            }
+            for name, work in done.items()
+        }
+        extra = (row[f"overhead_{kind}"] for kind in OBSERVED)
+        report(
+            _line(
+                str(batch),
+                *(f"{row[name]['median']:.1f}" for name in WORKS),
+                *(f"{e['median']:+.1%} ({e['low']:+.1%} to {e['high']:+.1%})" for e in extra),
+            )
+        )
+        for name, work in shares[str(batch)].items():
+            report(
+                f"    {name}: {work['flops_per_world'] / 1e9:.3f} GFLOP and {work['bytes_per_world'] / 1e6:.1f} MB a "
+                f"step of one world, at {work['share_of_product']['median']:.0%} of the rate of a product of matrices"
+            )
     data: dict[str, Any] = jsonable(
         {
             "config": asdict(config),
             "machine": machine(),
             "cold_start": asdict(cold),
             "steps_per_second": rates,
+            "work": shares,
+            "peak_mb_by_batch": peaks,
             "peak_mb": peak_mb(),
             "provenance": provenance(world),
         }
@@ -147,12 +180,26 @@ def _over(values: Sequence[float], base: Sequence[float]) -> list[float]:
     return [value / other for value, other in zip(values, base, strict=True)]
 
 
-def _in_turns(config: ImaginationBenchmark, world: World, batch: int) -> dict[str, list[float]]:
-    """Seconds of one step of ``batch`` worlds, repeat by repeat, bare and in environments of every kind.
+def _product(device: str) -> Callable[[], None]:
+    """One product of two matrices, the machine's limit for arithmetic."""
+    a = torch.rand(PRODUCT, PRODUCT, device=device)
 
-    ``frames`` and ``latents`` are what is drawn or observed; ``bare`` is the world itself, the others environments:
-    ``frames`` and ``latents`` without autoreset, ``next_step`` and ``same_step`` with, frames again, and episodes of
-    20 steps.
+    def multiply() -> None:
+        (a @ a)[0, 0].item()
+
+    return multiply
+
+
+def _line(*cells: str) -> str:
+    return cells[0].rjust(4) + "".join(cell.rjust(max(14, len(cell) + 2)) for cell in cells[1:])
+
+
+def _works(world: World, batch: int) -> dict[str, Callable[[], None]]:
+    """One step of ``batch`` worlds, bare and in environments of every kind.
+
+    ``frames``, ``latents`` and ``pose`` are what is drawn or observed; ``bare`` is the world itself, the others
+    environments: those without autoreset or a time limit, ``next_step`` and ``same_step`` with, frames again, and
+    episodes of 20 steps.
     """
     rng = np.random.default_rng(0)
 
@@ -186,15 +233,15 @@ def _in_turns(config: ImaginationBenchmark, world: World, batch: int) -> dict[st
 
         return step
 
-    works = {
+    return {
         "bare_frames": bare(True),
         "frames": stepped(environment(autoreset_mode="Disabled")),
         "bare_latents": bare(False),
         "latents": stepped(environment(autoreset_mode="Disabled", observation="latent")),
+        "pose": stepped(environment(autoreset_mode="Disabled", observation="pose")),
         "next_step": stepped(environment(autoreset_mode="NextStep", max_episode_steps=20)),
         "same_step": stepped(environment(autoreset_mode="SameStep", max_episode_steps=20)),
     }
-    return take_turns(works, config.repeats, config.seconds)
 
 
 def blank_contexts(world: World) -> Contexts:

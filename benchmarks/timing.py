@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 
 def take_turns(works: Mapping[Any, Callable[[], Any]], repeats: int, seconds: float) -> dict[Any, list[float]]:
     """Seconds of one call of each work, repeat by repeat: a machine that slows down slows all of them.
@@ -40,6 +42,13 @@ def spread(values: Sequence[float], scale: float = 1.0) -> dict[str, float]:
 def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
     """`spread` of ``values`` over ``base``, turn by turn."""
     return spread([value / other for value, other in zip(values, base, strict=True)])
+
+
+def interval(values: Sequence[float], resamples: int = 2000) -> dict[str, float]:
+    """Median of ``values`` and its 95 % interval, by a bootstrap over them."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values), (resamples, len(values)))
+    low, high = np.quantile(np.median(drawn, 1), [0.025, 0.975])
+    return {"median": median(values), "low": float(low), "high": float(high)}
 
 
 def bar(value: float, limit: float) -> dict[str, Any]:
