@@ -51,9 +51,9 @@ def collected_after_a_kill(data: Path, maps: int, steps: int, *words: object) ->
         stderr=subprocess.PIPE,
         text=True,
     ) as killed:
-        deadline = time.monotonic() + 300
+        # However slow the machine: it ends by itself, at the latest with the last map.
         while not list(data.glob("map-*.h5")):
-            assert killed.poll() is None and time.monotonic() < deadline, killed.communicate()[1]
+            assert killed.poll() is None, killed.communicate()[1]
             time.sleep(0.01)
         killed.kill()
     with pytest.warns(UserWarning, match=f"of {maps} maps"):
