@@ -154,8 +154,9 @@ def test_only_a_world_with_a_head_and_episodes_long_enough_can_learn_it(cache: T
         ErrorStage(WorldModel(replace(world.config, error_head=False)), cache, latents, STAGE, seed=0)
 
 
+@pytest.mark.slow
 def test_a_finished_run_learns_it_afterwards_and_keeps_everything_else(data: Path, tmp_path: Path) -> None:  # noqa: F811
-    run = replace(config(data, tmp_path / "run", steps=2), validation=None)
+    run = replace(config(data, tmp_path / "run", steps=2), validation=None, state=StageConfig(steps=0))
     train(run)
     plain = load_world(tmp_path / "run" / "world")
     assert plain.error_head is None
