@@ -115,6 +115,8 @@ class StateEncoder(nn.Module):
         self.now_out = nn.Linear(config.width // 4 * rows * columns, config.size)
         self.norm = nn.LayerNorm(config.slots * config.width)
         self.out = nn.Linear(config.slots * config.width, config.size)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, latents: Tensor, poses: Tensor, age: Tensor, valid: Tensor, pose: Tensor) -> Tensor:
         """States (B, D).

@@ -20,9 +20,9 @@ from .histories import Histories, draw_histories
 
 UNROLLED = 5
 """Steps predicted in a row, each from the prediction before."""
-CONSISTENCY = 0.5
-"""Weight of predicting the next state, over that of showing it: a state must say more than what is easily
-predicted."""
+CONSISTENCY = 0.05
+"""Weight of predicting the next state, over that of showing it. With 0.5, states say only what is easily predicted:
+after 370 steps, 12 % of what is seen."""
 FADING = 0.9
 """What a step further ahead counts, over the step before."""
 
@@ -60,10 +60,10 @@ class StateStage:
         spec = world.actions
         steps = torch.tensor([spec.step_length] * 3 + [spec.step_angle] * 2, device=device)
         state = self.module.encode(self._seen(walks, UNROLLED, chance))
-        drawn = [F.mse_loss(self.module.head.decode(state), self._read(walks.at(UNROLLED)))]
+        now = F.mse_loss(self.module.head.decode(state), self._read(walks.at(UNROLLED)))
         asked, made = self._motions(walks, UNROLLED)
         deviation = made - asked
-        losses: dict[str, list[Tensor]] = {name: [] for name in ("next", "motion", "reward", "continue")}
+        losses: dict[str, list[Tensor]] = {name: [] for name in ("next", "motion", "reward", "continue", "ahead")}
         for ahead in range(1, UNROLLED + 1):
             back = UNROLLED - ahead
             rows = walks.at(back)
@@ -76,11 +76,10 @@ class StateStage:
             losses["motion"].append(F.smooth_l1_loss(asked / steps + after.correction, made / steps, beta=0.05))
             losses["reward"].append(F.mse_loss(after.reward, torch.from_numpy(cache.rewards[rows]).to(device)))
             losses["continue"].append(F.binary_cross_entropy_with_logits(after.goes_on, goes_on))
-            drawn.append(F.mse_loss(self.module.head.decode(after.state), self._read(rows)))
+            losses["ahead"].append(F.mse_loss(self.module.head.decode(after.state), self._read(rows)))
             state, deviation = after.state, made - asked
-        weights = FADING ** torch.arange(UNROLLED + 1, device=device, dtype=torch.float32)
-        totals = {name: (torch.stack(each) * weights[:UNROLLED]).mean() for name, each in losses.items()}
-        return {**totals, "seen": (torch.stack(drawn) * weights).mean()}
+        weights = FADING ** torch.arange(UNROLLED, device=device, dtype=torch.float32)
+        return {"now": now} | {name: (torch.stack(each) * weights).mean() for name, each in losses.items()}
 
     def _seen(self, walks: Histories, back: int, chance: Chance) -> Surroundings:
         """What is seen and remembered ``back`` steps before the end of the walks."""
