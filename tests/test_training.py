@@ -53,8 +53,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(data: Path, out: Path, steps: int = 6) -> TrainConfig:
     stage = StageConfig(steps=steps, batch_size=4, warmup=2)
     return TrainConfig(
-        data / "train", out, data / "validation", device="cpu", autoencoder=stage, heads=stage, dynamics=stage, state=stage,
-        checkpoint_every=4, validate_every=5,
+        data / "train", out, data / "validation", device="cpu", autoencoder=stage, heads=stage, dynamics=stage,
+        state=stage, checkpoint_every=4, validate_every=5,
     )  # fmt: skip
 
 
