@@ -143,6 +143,40 @@ import numpy as np
 frames, actions, poses = frame[None, None], np.zeros((1, 1), int), info["pose"][None, None]
 """
 
+CHANGING = """
+env = gym.make("worldloop/DoomRooms-v0", task="explore", events=True)
+pose = env.reset(seed=0)[1]["pose"]
+poses = np.stack([pose, pose])
+"""
+HEADS = """
+import torch
+from worldloop.planning import MPPI, Reward, TerminalValue, TreeSearch
+
+class Actor:
+    def act(self, vectors, uniform):
+        return (uniform[:, 0] * 7).long()
+    def probabilities(self, vectors):
+        return torch.full((len(vectors), 7), 1 / 7)
+
+class Critic:
+    def value(self, vectors):
+        return vectors.mean(1)
+
+actor, critic = Actor(), Critic()
+"""
+WHOLE = """
+from dataclasses import replace
+from pathlib import Path
+from worldloop.planning import DraftThenRefine, ICEM
+from worldloop.world_models.perception.state_encoder import StateConfig
+from worldloop.world_models.storage import save_world
+from worldloop.world_models.world_model import WorldModel
+whole = WorldModel(replace(world.config, state=StateConfig()))
+whole.load_state_dict(world.state_dict(), strict=False)
+save_world(whole, Path("mine"), {})
+name, objective = "mine", GoalPose(goal)
+"""
+
 PYTHON = {
     "README.md": Page(
         {1: REAL, 3: "goal_frame = picture", 4: SEEN},
@@ -151,6 +185,14 @@ PYTHON = {
         slow=True,
     ),
     "docs/interop.md": Page({5: RECORDED}, {}, {0: "moviepy", 4: "torchrl", 5: "minari", 6: "jax"}, slow=True),
+    "docs/events.md": Page({0: CHANGING}, {}),
+    "docs/planning.md": Page(
+        {1: HEADS, 2: WHOLE},
+        {"range(3)": "range(1)", "candidates=512, elites=16": "candidates=8, elites=2", "num_envs=4": "num_envs=1",
+         "max_episode_steps=20": "max_episode_steps=2", "n_eval_episodes=4": "n_eval_episodes=1"},
+        {5: "stable_worldmodel"},
+        slow=True,
+    ),
     "docs/other_worlds.md": Page({}, {}, dict.fromkeys(range(3), "miniworld")),
 }
 """The pages whose examples are run here; `test_minedojo.py` has MineDojo's, which needs a game."""

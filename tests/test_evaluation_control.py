@@ -124,7 +124,7 @@ def test_separation_is_in_units_and_degrees() -> None:
     ("change", "message"),
     [
         ({"episodes": 0}, "episodes must be at least 1"),
-        ({"solver": "magic"}, "solver is one of cem, mppi"),
+        ({"solver": "magic"}, "solver is one of cem, icem, mppi"),
         ({"goal": "smell"}, "'pose' or its 'frame'"),
         ({"split": "train"}, "not on 'train'"),
         ({"replan_interval": 7}, "at most the horizon of 6"),

@@ -63,6 +63,14 @@ def after(world: WorldModel, length: int = 12, worlds: int = 1) -> WorldState:
     return world.observe(world.start(worlds), frames, actions, poses)
 
 
+def encoder() -> StateEncoder:
+    """One whose last layer, at first zero, lets memory through."""
+    torch.manual_seed(0)
+    made = StateEncoder(SMALL, 16, (6, 8), 200.0).eval()
+    torch.nn.init.normal_(made.out.weight, std=0.1)
+    return made
+
+
 def surroundings(frames: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     poses = torch.randn(2, frames, 5, generator=generator, dtype=torch.float64) * 50
@@ -90,8 +98,7 @@ def test_around_looks_in_every_direction_from_one_place() -> None:
 
 
 def test_states_do_not_know_where_the_origin_is() -> None:
-    torch.manual_seed(0)
-    encoder = StateEncoder(SMALL, 16, (6, 8), 200.0).eval()
+    encode = encoder()
     latents, poses, age, valid, pose = surroundings()
     poses[..., 4] = pose[:, None, 4] = 0.1
     turn = 1.1
@@ -101,36 +108,34 @@ def test_states_do_not_know_where_the_origin_is() -> None:
         return torch.cat([p[..., :2] @ rotation.T + 1000, p[..., 2:3] + 7, p[..., 3:4] + turn, p[..., 4:]], -1)
 
     with torch.no_grad():
-        here = encoder(latents, poses, age, valid, pose)
-        there = encoder(latents, moved(poses), age, valid, moved(pose))
-        elsewhere = encoder(latents, poses, age, valid, moved(pose))
+        here = encode(latents, poses, age, valid, pose)
+        there = encode(latents, moved(poses), age, valid, moved(pose))
+        elsewhere = encode(latents, poses, age, valid, moved(pose))
     assert torch.allclose(here, there, atol=1e-5)
     assert not torch.allclose(here, elsewhere, atol=1e-3)
 
 
 def test_frames_that_do_not_exist_count_for_nothing_and_their_order_neither() -> None:
-    torch.manual_seed(0)
-    encoder = StateEncoder(SMALL, 16, (6, 8), 200.0).eval()
+    encode = encoder()
     latents, poses, age, valid, pose = surroundings()
     valid = valid.clone()
     valid[:, 1] = False
     with torch.no_grad():
-        state = encoder(latents, poses, age, valid, pose)
+        state = encode(latents, poses, age, valid, pose)
         kept = [0, 2, 3, 4]
-        without = encoder(latents[:, kept], poses[:, kept], age[:, kept], valid[:, kept], pose)
+        without = encode(latents[:, kept], poses[:, kept], age[:, kept], valid[:, kept], pose)
         order = [4, 2, 0, 3, 1]
-        shuffled = encoder(latents[:, order], poses[:, order], age[:, order], valid[:, order], pose)
-        older = encoder(latents, poses, age + 50, valid, pose)
+        shuffled = encode(latents[:, order], poses[:, order], age[:, order], valid[:, order], pose)
+        older = encode(latents, poses, age + 50, valid, pose)
     assert torch.allclose(state, without, atol=1e-6) and torch.allclose(state, shuffled, atol=1e-6)
     assert not torch.allclose(state, older, atol=1e-4)
 
 
 def test_gradients_of_a_roll_out_reach_frames_memory_and_every_parameter() -> None:
-    torch.manual_seed(0)
-    encoder, head = StateEncoder(SMALL, 16, (6, 8), 200.0), NextStateHead(SMALL, 16, (6, 8))
+    encode, head = encoder(), NextStateHead(SMALL, 16, (6, 8))
     latents, poses, age, valid, pose = surroundings()
     latents.requires_grad_()
-    state = encoder(latents, poses, age, valid, pose)
+    state = encode(latents, poses, age, valid, pose)
     # The last layers of motion and outcome begin at zero, where nothing passes through them.
     for layer in (head.motion, head.outcome):
         torch.nn.init.normal_(layer.weight, std=0.1)
@@ -141,7 +146,7 @@ def test_gradients_of_a_roll_out_reach_frames_memory_and_every_parameter() -> No
         state = step.state
     (total + head.decode(state).square().sum() + step.members.square().sum()).backward()
     assert latents.grad is not None and bool((latents.grad.abs().sum((2, 3, 4)) > 0).all())
-    for name, parameter in [*encoder.named_parameters(), *head.named_parameters()]:
+    for name, parameter in [*encode.named_parameters(), *head.named_parameters()]:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
 
 
