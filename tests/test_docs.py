@@ -136,7 +136,6 @@ picture, told = real.reset(seed=1)
 for action in [1, 5] * 10:
     picture, _, _, _, told = real.step(action)
 pose = told["pose"]
-envs.reset(seed=0)
 """
 SEEN = """
 import numpy as np
