@@ -15,7 +15,8 @@ from ..world_models.world import ImaginedStep, World
 from ..world_models.world_model import WorldModel
 
 Uncertainty = Literal["denoising", "disagreement", "coverage", "ensemble", "expected_error"]
-"""``"denoising"``: how far the frame is from the first estimate of its mean, in latent units; free.
+"""``"denoising"``: how far the frame is from the first estimate of its mean, in latent units, and in state space how
+far the predictors are apart; free.
 ``"disagreement"``: spread of the frame over several noise seeds, in latent units; each seed costs a step.
 ``"coverage"``: how far the nearest pose really seen is, see `distance_to_seen`; needs a long-term memory.
 ``"ensemble"``: standard deviation of the reward over the outcome heads; needs a world with several.
@@ -74,12 +75,14 @@ def doubt(
 def kinds_of(world: World) -> tuple[Uncertainty, ...]:
     """The kinds of uncertainty that ``world`` can tell."""
     model = world if isinstance(world, WorldModel) else None
+    # In state space nothing is drawn by chance, and the heads around the video model judge nothing.
+    draws = model is None or model.config.imagination == "video"
     known: dict[Uncertainty, bool] = {
         "denoising": True,
-        "disagreement": True,
+        "disagreement": draws,
         "coverage": world.start(1).memory is not None,
-        "ensemble": model is not None and model.config.outcome_members > 1,
-        "expected_error": model is not None and model.error_head is not None,
+        "ensemble": draws and model is not None and model.config.outcome_members > 1,
+        "expected_error": draws and model is not None and model.error_head is not None,
     }
     return tuple(kind for kind, told in known.items() if told)
 
@@ -99,7 +102,8 @@ def check_uncertainty(kind: str, samples: int, world: World) -> None:
 
 
 _NEEDED = {
+    "disagreement": "frames drawn by chance, as imagination='video' draws them",
     "coverage": "a long-term memory",
-    "ensemble": "several outcome heads (presets train four)",
-    "expected_error": "an error head (train one with --error.steps 2000)",
+    "ensemble": "several outcome heads (presets train four) and imagination='video'",
+    "expected_error": "an error head (train one with --error.steps 2000) and imagination='video'",
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 from worldloop.envs.contexts import Contexts
 from worldloop.envs.imagined import ImaginedEnv
 from worldloop.envs.imagined_vector import ImaginedVectorEnv
+from worldloop.envs.uncertainty import check_uncertainty, kinds_of
 from worldloop.errors import ConfigError
 from worldloop.rollouts.cache import TrainingCache
 from worldloop.rollouts.episode import Episode
@@ -279,6 +280,25 @@ def test_states_go_from_one_way_of_imagining_to_the_other() -> None:
     assert "state" not in onward.carried
     # What was carried is what was imagined; what is made anew is what is remembered.
     assert "state" not in video.observe(adopted, *[x[None] for x in walk(3)]).carried
+
+
+def test_vectors_of_another_size_are_refused() -> None:
+    world = made("state")
+    state = after(world)
+    other = replace(state, carried={"state": torch.zeros(1, 48)})
+    for use in (world.adopt, lambda s: world.imagine(s, [1])):
+        with pytest.raises(ValueError, match="vector of 48 numbers, this world's states have 32"):
+            use(other)
+
+
+def test_kinds_of_uncertainty_that_state_space_cannot_tell_are_refused() -> None:
+    torch.manual_seed(0)
+    config = replace(made("state").config, outcome_members=3, error_head=True)
+    assert kinds_of(WorldModel(config)) == ("denoising", "coverage")
+    video = WorldModel(replace(config, imagination="video"))
+    assert kinds_of(video) == ("denoising", "disagreement", "coverage", "ensemble", "expected_error")
+    with pytest.raises(ConfigError, match="drawn by chance"):
+        check_uncertainty("disagreement", 4, WorldModel(config))
 
 
 def test_environments_step_in_state_space_and_observe_states() -> None:

@@ -335,6 +335,12 @@ class WorldModel(nn.Module):
         kinds = {"hidden", "cell"} if config.cdit.recurrent else {"window"} if config.cdit.compressed else set()
         if not kinds <= set(state.carried):
             raise ValueError("This state was made by a world that remembers in another way; begin with start().")
+        carried = state.carried.get(CARRIED)
+        if self._in_state_space and carried is not None and carried.shape[1] != self.state_size:
+            raise ValueError(
+                f"This state carries a vector of {carried.shape[1]} numbers, "
+                f"this world's states have {self.state_size}."
+            )
         if state.origin != self.origin:
             raise ValueError("This state was made by a world with another autoencoder: its latents mean nothing here.")
 
