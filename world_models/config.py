@@ -15,7 +15,7 @@ from .perception.autoencoder import AutoencoderConfig, latent_grid
 from .perception.state_encoder import StateConfig
 from .prediction.config import CDiTConfig
 
-Preset = Literal["tiny", "small", "base", "large", "xl"]
+Preset = Literal["nano", "tiny", "small", "base", "large", "xl"]
 Imagination = Literal["video", "state"]
 
 
@@ -157,6 +157,7 @@ class _Size:
 _WIDE = AutoencoderConfig(channels=16, widths=(128, 256, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3))
 _LARGE_STATE = StateConfig(1024, width=512, rounds=4, heads=8, hidden=2048, members=5)
 _SIZES: dict[Preset, _Size] = {
+    "nano": _Size((48, 64), AutoencoderConfig(), CDiTConfig(4, 128, 2, patch=2), 2, StateConfig()),
     "tiny": _Size((48, 64), AutoencoderConfig(), CDiTConfig(5, 160, 5), 2, StateConfig()),
     "small": _Size(
         (96, 128), AutoencoderConfig(widths=(64, 128, 256)), CDiTConfig(12, 384, 6), 4,
@@ -171,7 +172,8 @@ _SIZES: dict[Preset, _Size] = {
 def preset(name: Preset, actions: ActionSpec, frame_size: tuple[int, int] | None = None) -> WorldConfig:
     """The configuration of a preset for an action space.
 
-    ``tiny`` trains on two processor cores in about an hour at 48x64; ``small`` is CDiT-S at 96x128; ``base``, ``large``
+    ``tiny`` trains on two processor cores in about an hour at 48x64, and ``nano`` imagines several times faster than it
+    with tokens of 2x2 latents; ``small`` is CDiT-S at 96x128; ``base``, ``large``
     and ``xl`` are CDiT-B, -L and -XL at 256x256 and 352x640 (a grid of 22x40 tokens, WorldPack's).
 
     Args:
