@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..errors import WorldloopError
 from ..world_models.pose import move
-from ..world_models.prediction.next_state import NextState
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
 from .objectives import Objective
@@ -24,8 +23,8 @@ from .rollout_batch import RolloutBatch
 class StepsStates(Protocol):
     """A world with a state space that gradients flow through, such as `WorldModel`."""
 
-    def step_state(self, vectors: Tensor, deviation: Tensor, asked: Tensor) -> NextState:
-        """One step from vectors (B, D), asked for motions (B, 5)."""
+    def state_motion(self, state: WorldState, asked: Tensor) -> Tensor:
+        """Motion (B, 5) made where motions ``asked`` (B, 5) are asked for."""
 
 
 def soft_costs(
@@ -92,7 +91,5 @@ def _press(world: World, state: WorldState, shares: Tensor) -> tuple[WorldState,
     spec = world.actions
     motion = shares.to(torch.float32) @ torch.tensor(spec.motion, dtype=torch.float32, device=shares.device)
     if isinstance(world, StepsStates) and world.state_size:
-        correction = world.step_state(world.encode_state(state), state.deviation, motion).correction
-        length, angle = spec.step_length, spec.step_angle
-        motion = motion + correction * motion.new_tensor([length, length, length, angle, angle])
+        motion = world.state_motion(state, motion)
     return world.imagine(state, shares.argmax(-1), move(state.pose, motion.to(torch.float64)))

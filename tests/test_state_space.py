@@ -22,10 +22,10 @@ from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import WorldConfig, preset
-from worldloop.world_models.perception.state_encoder import StateConfig, StateEncoder, around, normed
+from worldloop.world_models.perception.state_encoder import StateConfig, Surroundings, around, normed, state_grid
 from worldloop.world_models.pose import motion_between, move
-from worldloop.world_models.prediction.next_state import NextStateHead
 from worldloop.world_models.state import WorldState
+from worldloop.world_models.state_space import StateSpace
 from worldloop.world_models.training.chance import Chance
 from worldloop.world_models.training.config import StageConfig
 from worldloop.world_models.training.histories import draw_histories
@@ -33,7 +33,9 @@ from worldloop.world_models.training.state_space import UNROLLED, StateStage
 from worldloop.world_models.world_model import WorldModel
 
 SPEC = ActionSpec("discrete", ("stay", "walk", "turn"), ((0, 0, 0, 0, 0), (25, 0, 0, 0, 0), (0, 0, 0, 0.4, 0)))
-SMALL = StateConfig(size=32, width=16, slots=3, rounds=1, heads=2, hidden=24)
+SMALL = StateConfig(width=16, rounds=1, heads=2, hidden=24)
+NUMBERS = 3 * 4 * 16
+"""Of its states: a token for each latent of the small grid."""
 SIZE = (24, 32)
 
 
@@ -64,24 +66,34 @@ def after(world: WorldModel, length: int = 12, worlds: int = 1) -> WorldState:
     return world.observe(world.start(worlds), frames, actions, poses)
 
 
-def encoder() -> StateEncoder:
-    """One whose last layer, at first zero, lets memory through."""
+def space() -> StateSpace:
+    """One whose last layers and conditions, at first zero, let everything through."""
     torch.manual_seed(0)
-    made = StateEncoder(SMALL, 16, (6, 8), 200.0).eval()
-    torch.nn.init.normal_(made.out.weight, std=0.1)
+    made = StateSpace(SMALL, 16, (6, 8), math.pi / 2, 200.0).eval()
+    for name, parameter in made.named_parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+        assert parameter.any(), name
     return made
 
 
-def surroundings(frames: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def surroundings(frames: int = 5, seed: int = 0) -> Surroundings:
     generator = torch.Generator().manual_seed(seed)
     poses = torch.randn(2, frames, 5, generator=generator, dtype=torch.float64) * 50
-    return (
+    poses[..., 4] = 0.1
+    return Surroundings(
         torch.randn(2, frames, 16, 6, 8, generator=generator),
         poses,
         torch.arange(frames).flip(0).expand(2, -1),
         torch.ones(2, frames, dtype=torch.bool),
         poses[:, -1],
     )
+
+
+def moved(p: Tensor, turn: float = 1.1) -> Tensor:
+    """Poses in a world whose axes lie elsewhere."""
+    rotation = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]], dtype=torch.float64)
+    return torch.cat([p[..., :2] @ rotation.T + 1000, p[..., 2:3] + 7, p[..., 3:4] + turn, p[..., 4:]], -1)
 
 
 def test_states_have_mean_0_and_variance_1() -> None:
@@ -98,68 +110,81 @@ def test_around_looks_in_every_direction_from_one_place() -> None:
     assert torch.allclose(steps, torch.tensor([0, 0.5, 1.0, 1.5], dtype=torch.float64) * math.pi)
 
 
+def test_grids_of_any_size_make_a_few_tokens_that_cover_them() -> None:
+    assert state_grid((6, 8)) == (3, 4, 2) and state_grid((3, 4)) == (3, 4, 1) and state_grid((44, 80)) == (4, 6, 14)
+    for grid in ((6, 8), (3, 4), (44, 80), (1, 1), (7, 9)):
+        rows, columns, side = state_grid(grid)
+        assert grid[0] <= rows * side < grid[0] + side and grid[1] <= columns * side < grid[1] + side
+
+
 def test_states_do_not_know_where_the_origin_is() -> None:
-    encode = encoder()
-    latents, poses, age, valid, pose = surroundings()
-    poses[..., 4] = pose[:, None, 4] = 0.1
-    turn = 1.1
-    rotation = torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]], dtype=torch.float64)
-
-    def moved(p: Tensor) -> Tensor:
-        return torch.cat([p[..., :2] @ rotation.T + 1000, p[..., 2:3] + 7, p[..., 3:4] + turn, p[..., 4:]], -1)
-
+    model, seen = space(), surroundings()
+    elsewhere = replace(seen, poses=moved(seen.poses), pose=moved(seen.pose))
+    left, magnitudes, deviation = seen.poses[:, 0], torch.rand(2, 13), torch.rand(2, 5)
     with torch.no_grad():
-        here = encode(latents, poses, age, valid, pose)
-        there = encode(latents, moved(poses), age, valid, moved(pose))
-        elsewhere = encode(latents, poses, age, valid, moved(pose))
-    assert torch.allclose(here, there, atol=1e-5)
-    assert not torch.allclose(here, elsewhere, atol=1e-3)
+        here, there = model.encode(seen), model.encode(elsewhere)
+        apart = model.encode(replace(seen, pose=moved(seen.pose)))
+        step = model.step(here, left, magnitudes, deviation, seen)
+        same = model.step(here, moved(left), magnitudes, deviation, elsewhere)
+        astray = model.step(here, moved(left), magnitudes, deviation, seen)
+    assert torch.allclose(here, there, atol=1e-4) and not torch.allclose(here, apart, atol=1e-2)
+    assert torch.allclose(step.state, same.state, atol=1e-4) and not torch.allclose(step.state, astray.state, atol=1e-4)
 
 
 def test_frames_that_do_not_exist_count_for_nothing_and_their_order_neither() -> None:
-    encode = encoder()
-    latents, poses, age, valid, pose = surroundings()
-    valid = valid.clone()
-    valid[:, 1] = False
-    with torch.no_grad():
-        state = encode(latents, poses, age, valid, pose)
-        kept = [0, 2, 3, 4]
-        without = encode(latents[:, kept], poses[:, kept], age[:, kept], valid[:, kept], pose)
-        order = [4, 2, 0, 3, 1]
-        shuffled = encode(latents[:, order], poses[:, order], age[:, order], valid[:, order], pose)
-        older = encode(latents, poses, age + 50, valid, pose)
-    assert torch.allclose(state, without, atol=1e-6) and torch.allclose(state, shuffled, atol=1e-6)
-    assert not torch.allclose(state, older, atol=1e-4)
+    model, seen = space(), surroundings()
+
+    def states(seen: Surroundings) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            step = model.step(torch.ones(2, model.size), seen.pose, torch.ones(2, 13), torch.ones(2, 5), seen)
+            return model.encode(seen), step.state
+
+    def pick(order: list[int], seen: Surroundings) -> Surroundings:
+        frames, poses, age, valid = (x[:, order] for x in (seen.latents, seen.poses, seen.age, seen.valid))
+        return Surroundings(frames, poses, age, valid, seen.pose)
+
+    gap = replace(seen, valid=torch.tensor([True, False, True, True, True]).expand(2, -1))
+    for kind in (0, 1):
+        state = states(gap)[kind]
+        assert torch.allclose(state, states(pick([0, 2, 3, 4], gap))[kind], atol=1e-5)
+        assert torch.allclose(state, states(pick([4, 2, 0, 3, 1], gap))[kind], atol=1e-5)
+        assert not torch.allclose(state, states(seen)[kind], atol=1e-3)
+        older = replace(seen, age=torch.where(seen.age > 0, seen.age + 50, 0))
+        assert not torch.allclose(states(seen)[kind], states(older)[kind], atol=1e-4)
 
 
-def test_gradients_of_a_roll_out_reach_frames_memory_and_every_parameter() -> None:
-    encode, head = encoder(), NextStateHead(SMALL, 16, (6, 8))
-    latents, poses, age, valid, pose = surroundings()
-    latents.requires_grad_()
-    state = encode(latents, poses, age, valid, pose)
-    # The last layers of motion and outcome begin at zero, where nothing passes through them.
-    for layer in (head.motion, head.outcome):
-        torch.nn.init.normal_(layer.weight, std=0.1)
+def test_gradients_of_a_roll_out_reach_frames_memory_poses_and_every_parameter() -> None:
+    model, seen, ahead = space(), surroundings(), surroundings(3, 1)
+    seen.latents.requires_grad_()
+    ahead.latents.requires_grad_()
+    pose = ahead.pose.clone().requires_grad_()
+    ahead = replace(ahead, pose=pose)
+    state = model.encode(seen)
     total = torch.zeros(())
     for _ in range(4):
-        step = head(state, torch.rand(2, 13), torch.rand(2, 5))
-        total = total + step.reward.sum() + step.goes_on.sum() + step.correction.sum()
+        total = total + model.head.correct(state, torch.rand(2, 13), torch.rand(2, 5)).sum()
+        step = model.step(state, seen.pose, torch.rand(2, 13), torch.rand(2, 5), ahead)
+        total = total + step.reward.sum() + step.goes_on.sum() + step.members.square().sum()
         state = step.state
-    (total + head.decode(state).square().sum() + step.members.square().sum()).backward()
-    assert latents.grad is not None and bool((latents.grad.abs().sum((2, 3, 4)) > 0).all())
-    for name, parameter in [*encode.named_parameters(), *head.named_parameters()]:
+    (total + model.head.decode(state).square().sum()).backward()
+    for each in (seen, ahead):
+        gradient = each.latents.grad
+        assert gradient is not None and bool((gradient.abs().sum((2, 3, 4)) > 0).all())
+    assert pose.grad is not None and bool(pose.grad[:, [0, 1, 3]].all())
+    for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
 
 
 def test_members_are_averaged_and_their_spread_is_the_uncertainty() -> None:
-    torch.manual_seed(0)
-    head = NextStateHead(SMALL, 16, (6, 8))
+    model, seen = space(), surroundings()
     with torch.no_grad():
-        step = head(normed(torch.randn(5, 32)), torch.rand(5, 13), torch.rand(5, 5))
+        state = model.encode(seen)
+        step = model.step(state, seen.pose, torch.rand(2, 13), torch.rand(2, 5), seen)
     members = step.members.numpy()
-    assert np.allclose(step.state.numpy(), normed(torch.from_numpy(members.mean(1))).numpy(), atol=1e-6)
+    mean = torch.from_numpy(members.mean(1)).view(2, -1, SMALL.width)
+    assert np.allclose(step.state.numpy(), normed(mean).flatten(1).numpy(), atol=1e-5)
     assert np.allclose(step.disagreement.numpy(), np.sqrt(members.var(1).mean(1)), atol=1e-6)
-    assert head.decode(step.state).shape == (5, 16, 6, 8)
+    assert model.head.decode(step.state).shape == (2, 16, 6, 8)
 
 
 @pytest.mark.parametrize("retrieval", ["worldpack", "none"])
@@ -188,6 +213,22 @@ def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path
             assert torch.equal(used.poses[0][there], shown.poses[i][there])
             # Memory keeps half precision.
             assert torch.allclose(used.latents[0][there], shown.latents[i][there], atol=2e-2)
+        # The same of the frame before, about to be seen from the pose that follows it.
+        if back == 0:
+            ahead = stage._remembered(walks, 0, Chance.of(3, 0, 6, world.device))
+            for i in range(6):
+                rows = walks.rows[i, : walks.target[i] - UNROLLED + 1]
+                state = world.observe(
+                    world.start(1), cache.frames[rows][None], cache.actions[rows][None], cache.poses[rows][None]
+                )
+                state = replace(state, step=state.step + UNROLLED - 1)
+                arrived = torch.from_numpy(cache.poses[walks.at(0)[i : i + 1]])
+                used = world.state_space.look_ahead(state, world._strategy, arrived)  # type: ignore[union-attr]
+                there = used.valid[0]
+                assert torch.equal(used.valid[0], ahead.valid[i]) and torch.equal(used.pose[0], ahead.pose[i])
+                assert torch.equal(used.age[0][there], ahead.age[i][there])
+                assert torch.equal(used.poses[0][there], ahead.poses[i][there])
+                assert torch.allclose(used.latents[0][there], ahead.latents[i][there], atol=2e-2)
     assert shown.valid.shape[1] == (2 if retrieval == "none" else 2 + 4 * 2)
 
 
@@ -241,7 +282,7 @@ def test_imagining_in_state_space_follows_poses_and_leaves_memory_alone() -> Non
     assert torch.equal(first.pose, step.pose) and torch.equal(second.step, state.step + 2)
     # Untrained heads correct nothing: motions are those asked for.
     assert torch.allclose(step.pose, move(state.pose, SPEC.nominal_motion(torch.tensor([1, 2, 0])).to(torch.float64)))
-    assert step.latents.shape == (3, 16, 3, 4) and step.retrieved_times.shape == (3, 0) and world.retrieves == 0
+    assert step.latents.shape == (3, 16, 3, 4) and step.retrieved_times.shape == (3, 2) and world.retrieves == 2
     assert bool((step.uncertainty > 0).all()) and not torch.equal(world.encode_state(first), world.encode_state(state))
 
 
@@ -287,7 +328,7 @@ def test_vectors_of_another_size_are_refused() -> None:
     state = after(world)
     other = replace(state, carried={"state": torch.zeros(1, 48)})
     for use in (world.adopt, lambda s: world.imagine(s, [1])):
-        with pytest.raises(ValueError, match="vector of 48 numbers, this world's states have 32"):
+        with pytest.raises(ValueError, match=f"vector of 48 numbers, this world's states have {NUMBERS}"):
             use(other)
 
 
@@ -307,7 +348,7 @@ def test_environments_step_in_state_space_and_observe_states() -> None:
     starts = Contexts(frames[None], actions[None], poses[None], np.zeros(1, np.int64), SPEC, "train")
     alone = ImaginedEnv(world, starts, observation=("state", "frame"), max_episode_steps=5)
     seen, _ = alone.reset(seed=3)
-    assert seen["state"].shape == (32,) and alone.observation_space.contains(seen)
+    assert seen["state"].shape == (NUMBERS,) and alone.observation_space.contains(seen)
     envs = ImaginedVectorEnv(world, 2, starts, observation="state", max_episode_steps=3)
     envs.reset(seed=[3, 4])
     for t in range(8):
@@ -335,7 +376,7 @@ def test_configurations_round_trip_and_bad_ones_are_named() -> None:
     with pytest.raises(ConfigError, match="'video' or 'state'"):
         replace(config, imagination="dream")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="multiple of the heads"):
-        StateConfig(width=30)
+        StateConfig(width=31)
     with pytest.raises(ConfigError, match="at least 1"):
         StateConfig(members=0)
     blind = WorldModel(replace(config, state=None, imagination="video"))

@@ -39,7 +39,7 @@ class WorldConfig:
     """What a full memory does: forget its oldest frames but the first ones, or refuse another with an error."""
     imagination: Imagination = "video"
     """Draw every frame (``"video"``), or predict the next state alone (``"state"``): many times faster, with pictures
-    only as good as a state holds them, and memory read once, at the start."""
+    only as good as a state holds them; memory is read, but what is imagined is not written to it."""
     outcome_members: int = 1
     """Heads that predict reward and end; of several the mean counts, and their spread is an uncertainty."""
     error_head: bool = False
@@ -155,13 +155,13 @@ class _Size:
 
 
 _WIDE = AutoencoderConfig(channels=16, widths=(128, 256, 512), encoder_blocks=(2, 2, 2), decoder_blocks=(3, 3, 3))
-_LARGE_STATE = StateConfig(1024, width=512, rounds=4, heads=8, hidden=2048, members=5)
+_LARGE_STATE = StateConfig(512, heads=8, rounds=4, hidden=1024, members=5)
 _SIZES: dict[Preset, _Size] = {
     "nano": _Size((48, 64), AutoencoderConfig(), CDiTConfig(4, 128, 2, patch=2), 2, StateConfig()),
     "tiny": _Size((48, 64), AutoencoderConfig(), CDiTConfig(5, 160, 5), 2, StateConfig()),
     "small": _Size(
         (96, 128), AutoencoderConfig(widths=(64, 128, 256)), CDiTConfig(12, 384, 6), 4,
-        StateConfig(512, width=256, hidden=768),
+        StateConfig(128, heads=4, rounds=3, hidden=256),
     ),
     "base": _Size((256, 256), _WIDE, CDiTConfig(12, 768, 12, patch=2), 8, _LARGE_STATE),
     "large": _Size((256, 256), _WIDE, CDiTConfig(24, 1024, 16, patch=2), 8, _LARGE_STATE),

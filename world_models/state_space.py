@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from .memory.bank import Memory
-from .memory.recall import recall
+from .memory.recall import Recalled, recall
 from .memory.retrieval import Query, Strategy
-from .perception.state_encoder import StateConfig, StateEncoder, around
+from .perception.state_encoder import Sight, StateConfig, StateEncoder, Surroundings, around, state_grid
 from .prediction.next_state import NextState, NextStateHead
 from .state import WorldState
 
 CARRIED = "state"
 """Name under which a `WorldState` carries the vectors, where the world imagines in state space."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """F frames of B worlds to make a state of.
-
-    Attributes:
-        latents: (B, F, C, h, w).
-        poses: (B, F, 5) canonical.
-        age: (B, F) int64, steps ago; 0 for the newest.
-        valid: (B, F) bool.
-        pose: (B, 5), of the walker.
-    """
-
-    latents: Tensor
-    poses: Tensor
-    age: Tensor
-    valid: Tensor
-    pose: Tensor
 
 
 class StateSpace(nn.Module):
@@ -44,23 +23,30 @@ class StateSpace(nn.Module):
         config: sizes.
         channels: C of latents.
         grid: rows and columns of latents.
-        scale: world units per unit of length inside the encoder.
+        fov: horizontal field of view in radians.
+        scale: world units per unit of length inside.
     """
 
-    def __init__(self, config: StateConfig, channels: int, grid: tuple[int, int], scale: float) -> None:
+    def __init__(
+        self, config: StateConfig, channels: int, grid: tuple[int, int], fov: float, scale: float
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = StateEncoder(config, channels, grid, scale)
+        rows, columns, _ = state_grid(grid)
+        self.config, self.size = config, rows * columns * config.width
+        self.sight = Sight(config, channels, grid, fov, scale)
+        self.encoder = StateEncoder(config, rows * columns)
         self.head = NextStateHead(config, channels, grid)
 
     def encode(self, seen: Surroundings) -> Tensor:
         """States (B, D) of what is seen and remembered; differentiable in the latents."""
-        state: Tensor = self.encoder(seen.latents, seen.poses, seen.age, seen.valid, seen.pose)
-        return state
+        state: Tensor = self.encoder(self.sight, seen)
+        return state.flatten(1)
 
-    def step(self, state: Tensor, magnitudes: Tensor, deviation: Tensor) -> NextState:
-        """One step from states (B, D), see `NextStateHead.forward`; differentiable in all three."""
-        after: NextState = self.head(state, magnitudes, deviation)
+    def step(
+        self, state: Tensor, left: Tensor, magnitudes: Tensor, deviation: Tensor, recalled: Surroundings
+    ) -> NextState:
+        """One step from states (B, D), see `NextStateHead.forward`; differentiable in all that is not whole."""
+        after: NextState = self.head(self.sight, state, left, magnitudes, deviation, recalled)
         return after
 
     def look_around(self, state: WorldState, strategy: Strategy | None) -> Surroundings:
@@ -91,3 +77,11 @@ class StateSpace(nn.Module):
             joined(state.valid, found.valid),
             state.pose,
         )
+
+    def look_ahead(self, state: WorldState, strategy: Strategy | None, arrived: Tensor) -> Surroundings:
+        """What the memories of B worlds give of the frame about to be seen at ``arrived`` (B, 5)."""
+        query = Query(arrived.detach(), state.step, state.seeds, skip=state.latents.shape[1])
+        found = Recalled.nothing(query, (state.latents.shape[2], state.latents.shape[3], state.latents.shape[4]))
+        if strategy is not None and state.memory is not None and self.config.recalled:
+            found = recall(state.memory, strategy, query, self.config.recalled)
+        return Surroundings(found.latents, found.poses, state.step.unsqueeze(1) - found.times, found.valid, arrived)

@@ -18,9 +18,10 @@ from .evidence import CLUES, evidence
 from .memory.bank import Arena
 from .memory.kv_cache import KeyValueCache
 from .memory.recall import Recalled, recall
-from .memory.retrieval import Query
+from .memory.retrieval import Query, Strategy
 from .noise import normal
 from .perception.autoencoder import Autoencoder, latent_grid, to_frames, to_pictures
+from .perception.state_encoder import Surroundings
 from .pose import POSE_DIM, motion_between, move
 from .prediction.cdit import CDiT
 from .prediction.context import Context
@@ -28,7 +29,7 @@ from .prediction.flow import integrate
 from .prediction.heads import ErrorHead, OutcomeHead, PoseHead
 from .prediction.next_state import NextState
 from .state import WorldState
-from .state_space import CARRIED, StateSpace, Surroundings
+from .state_space import CARRIED, StateSpace
 from .world import ImaginedStep
 
 SCALE = 8.0
@@ -73,7 +74,9 @@ class WorldModel(nn.Module):
         self.outcome_head = OutcomeHead(channels, grid, config.outcome_members)
         self.state_space: StateSpace | None = None
         if config.state is not None:
-            self.state_space = StateSpace(config.state, channels, grid, SCALE * config.actions.step_length)
+            self.state_space = StateSpace(
+                config.state, channels, grid, config.fov, SCALE * config.actions.step_length
+            )
         self.error_head = ErrorHead(CLUES) if config.error_head else None
         self.mean_frame: Tensor
         self.register_buffer("mean_frame", torch.zeros(*config.frame_size, 3))
@@ -94,13 +97,15 @@ class WorldModel(nn.Module):
 
     @property
     def retrieves(self) -> int:
-        """R, frames looked up from memory for every imagined one; 0 without a memory and in state space."""
-        return len(self.config.cdit.retrieved) if self.config.remembers and not self._in_state_space else 0
+        """R, frames looked up from memory for every imagined one; 0 without a memory."""
+        if not self.config.remembers:
+            return 0
+        return self._states().config.recalled if self._in_state_space else len(self.config.cdit.retrieved)
 
     @property
     def state_size(self) -> int:
         """D, numbers in a state vector; 0 where the world has no state space."""
-        return 0 if self.config.state is None else self.config.state.size
+        return 0 if self.state_space is None else self.state_space.size
 
     @property
     def device(self) -> torch.device:
@@ -257,12 +262,30 @@ class WorldModel(nn.Module):
 
     def surroundings(self, state: WorldState) -> Surroundings:
         """What `encode_state` makes states of."""
-        return self._states().look_around(state, self.config.strategy if self.config.remembers else None)
+        return self._states().look_around(state, self._strategy)
 
-    def step_state(self, vectors: Tensor, deviation: Tensor, asked: Tensor) -> NextState:
-        """One step in state space, differentiable: states (B, D) where motions ``asked`` (B, 5) lead, where the motion
-        before was ``deviation`` (B, 5) off what was asked then; both in world units and radians."""
-        return self._states().step(vectors, self.magnitudes(asked), deviation / self._unit(asked))
+    def state_motion(self, state: WorldState, asked: Tensor) -> Tensor:
+        """Motion (B, 5) really made if ``asked`` (B, 5), told from state vectors; in world units and radians, and
+        differentiable."""
+        unit = self._unit(asked)
+        correction = self._states().head.correct(
+            self.encode_state(state), self.magnitudes(asked), state.deviation / unit
+        )
+        return asked + correction * unit
+
+    def step_state(
+        self, vectors: Tensor, left: Tensor, motion: Tensor, deviation: Tensor, recalled: Surroundings
+    ) -> NextState:
+        """One step in state space, differentiable.
+
+        Args:
+            vectors: (B, D).
+            left: (B, 5) canonical poses that the step begins at.
+            motion: (B, 5) made, in world units and radians.
+            deviation: (B, 5) how far that is off what was asked for.
+            recalled: what is remembered of the frames about to be seen.
+        """
+        return self._states().step(vectors, left, self.magnitudes(motion), deviation / self._unit(motion), recalled)
 
     def adopt(self, state: WorldState) -> WorldState:
         """``state`` as this world carries it on, whichever way of imagining it comes from.
@@ -370,22 +393,24 @@ class WorldModel(nn.Module):
     def _imagine_state(
         self, state: WorldState, asked: Tensor, pose: Tensor | None
     ) -> tuple[WorldState, ImaginedStep]:
-        """`imagine` without drawing; memory was read when the state was made, and what is imagined is not written."""
-        if pose is not None:
-            asked = motion_between(state.pose, pose).to(torch.float32)
-        after = self.step_state(self.encode_state(state), state.deviation, asked)
-        motion = asked if pose is not None else asked + after.correction * self._unit(asked)
-        arrived = move(state.pose, motion.to(torch.float64)) if pose is None else pose
+        """`imagine` without drawing; memory is read, and what is imagined is not written to it."""
+        if pose is None:
+            motion = self.state_motion(state, asked)
+            arrived = move(state.pose, motion.to(torch.float64))
+        else:
+            arrived, motion = pose, motion_between(state.pose, pose).to(torch.float32)
+            asked = motion
+        recalled = self._states().look_ahead(state, self._strategy, arrived)
+        after = self.step_state(self.encode_state(state), state.pose, motion, motion - asked, recalled)
         latents = self._states().head.decode(after.state)
-        b = state.batch_size
         step = ImaginedStep(
             latents=latents,
             pose=arrived,
             reward=after.reward,
             continues=after.goes_on.sigmoid(),
             uncertainty=after.disagreement,
-            retrieved_times=state.step.new_full((b, 0), -1),
-            retrieved_poses=arrived.new_zeros(b, 0, POSE_DIM),
+            retrieved_times=(state.step.unsqueeze(1) - recalled.age).where(recalled.valid, -1),
+            retrieved_poses=recalled.poses,
         )
         appended = state.append(latents, arrived, motion, motion - asked, remember=False)
         return replace(appended, carried={**state.carried, CARRIED: after.state}), step
@@ -399,6 +424,11 @@ class WorldModel(nn.Module):
                 vectors = self._states().encode(self.surroundings(state))
             carried[CARRIED] = vectors
         return replace(state, carried=carried)
+
+    @property
+    def _strategy(self) -> Strategy | None:
+        """How frames are chosen from memory; None for not at all."""
+        return self.config.strategy if self.config.remembers else None
 
     @property
     def _in_state_space(self) -> bool:

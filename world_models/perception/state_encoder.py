@@ -1,7 +1,8 @@
 """Perception in one vector: what is seen now, and what is remembered of the surroundings, as a state s_t.
 
 The first function of the loop, s_t, m_t = D(o_t, m_{t-1}): the memory is the bank, and what it gives is read by
-attention, so that gradients reach it.
+attention, so that gradients reach it. A state is a few tokens laid out like the picture, so that predicting the next
+one is mostly a matter of looking at them, and at memory, from another place.
 """
 
 from __future__ import annotations
@@ -14,43 +15,65 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from ..pose import POSE_DIM, motion_between, wrap_angle
-from ..prediction.placement import ages, octaves
+from ..pose import wrap_angle
+from ..prediction.block import modulate
+from ..prediction.placement import WIDTH, StateEmbedding
 
 
 @dataclass(frozen=True)
 class StateConfig:
-    """Size of the state space: a vector that a frame and its memory are summed up in, and what predicts the next."""
+    """Size of the state space: what a frame and its memory are summed up in, and what predicts the next."""
 
-    size: int = 256
-    """Numbers in a state, D; their mean is 0 and their variance 1."""
-    width: int = 128
-    """Token width of the encoder."""
-    slots: int = 12
-    """Tokens that read the frames and make the state."""
-    rounds: int = 2
-    """Times that they read them."""
-    heads: int = 4
+    width: int = 64
+    """Numbers in each token of a state; their mean is 0 and their variance 1."""
+    heads: int = 2
     """Attention heads."""
-    hidden: int = 384
-    """Hidden width of the next-state predictor."""
+    rounds: int = 2
+    """Blocks of the encoder, and of the predictor."""
+    hidden: int = 128
+    """Hidden width of what predicts motion, reward and end."""
     members: int = 3
     """Predictors of the next state; where they disagree, the state is uncertain."""
     headings: int = 4
-    """Directions, evenly around the walker, that memory is asked about."""
+    """Directions, evenly around the walker, that memory is asked about when a state is made."""
     recalled: int = 2
-    """Frames that it gives for each of them."""
+    """Frames that memory gives for each of them, and for every predicted step."""
 
     def __post_init__(self) -> None:
-        counts = (self.size, self.width, self.slots, self.rounds, self.heads, self.hidden, self.members)
+        counts = (self.width, self.rounds, self.heads, self.hidden, self.members)
         if min(counts) < 1 or min(self.headings, self.recalled) < 0:
             raise ConfigError(f"Sizes of a state space are at least 1, headings and recalled at least 0; got {self}.")
         if self.width % self.heads:
             raise ConfigError(f"The width is a multiple of the heads; got {self.width} over {self.heads}.")
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """F frames of B worlds, and from where they are looked at.
+
+    Attributes:
+        latents: (B, F, C, h, w).
+        poses: (B, F, 5) canonical.
+        age: (B, F) int64, steps ago; 0 for what is seen from ``pose`` right now.
+        valid: (B, F) bool.
+        pose: (B, 5), of the walker.
+    """
+
+    latents: Tensor
+    poses: Tensor
+    age: Tensor
+    valid: Tensor
+    pose: Tensor
+
+
+def state_grid(grid: tuple[int, int]) -> tuple[int, int, int]:
+    """Rows and columns of tokens in the states of a latent grid (h, w), and the latents along the side of each."""
+    side = max(1, min(grid) // 3)
+    return -(-grid[0] // side), -(-grid[1] // side), side
+
+
 def normed(x: Tensor) -> Tensor:
-    """Numbers (..., D) brought to mean 0 and variance 1, so that states neither grow nor shrink over a roll-out."""
+    """Tokens (..., W) brought to mean 0 and variance 1, so that states neither grow nor shrink over a roll-out."""
     return F.layer_norm(x, x.shape[-1:])
 
 
@@ -61,29 +84,84 @@ def around(pose: Tensor, headings: int) -> Tensor:
     return turned
 
 
-class _Round(nn.Module):
-    """Slots read the frames' tokens, then each other."""
+class Sight(nn.Module):
+    """Frames as tokens that know the rays they are seen along, in the walker's frame, and how long ago.
+
+    Args:
+        config: sizes.
+        channels: C of latents.
+        grid: rows and columns of latents.
+        fov: horizontal field of view in radians.
+        scale: world units per unit of the rays' moments.
+    """
+
+    def __init__(
+        self, config: StateConfig, channels: int, grid: tuple[int, int], fov: float, scale: float
+    ) -> None:
+        super().__init__()
+        rows, columns, side = state_grid(grid)
+        self.patches = nn.Conv2d(channels, config.width, side, stride=side)
+        self.pad = (0, columns * side - grid[1], 0, rows * side - grid[0])
+        self.rays = StateEmbedding("rays", (rows, columns), fov, scale)
+        self.place = nn.Linear(WIDTH, config.width)
+
+    def look(self, latents: Tensor) -> Tensor:
+        """Tokens (M, N, W) of latents (M, C, h, w), placed nowhere yet."""
+        tokens: Tensor = self.patches(F.pad(latents, self.pad)).flatten(2).transpose(1, 2)
+        return tokens
+
+    def lay_out(self, tokens: Tensor, poses: Tensor, age: Tensor, pose: Tensor) -> Tensor:
+        """Tokens (B, F, N, W) of frames at ``poses`` (B, F, 5), seen ``age`` (B, F) steps ago, from ``pose`` (B, 5)."""
+        placed: Tensor = tokens + self.place(self.rays(poses, age, pose))
+        return placed
+
+    def forward(self, seen: Surroundings) -> Tensor:
+        """Placed tokens (B, F, N, W)."""
+        tokens = self.look(seen.latents.flatten(0, 1)).unflatten(0, seen.age.shape)
+        return self.lay_out(tokens, seen.poses, seen.age, seen.pose)
+
+
+class Reading(nn.Module):
+    """A block in which tokens look at each other and at frames, under a condition (adaLN, identity at first)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.modulation = nn.Linear(width, 6 * width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.ask, self.give, self.take = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
-        self.mix, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
+        self.mlp_in, self.mlp_out = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, slots: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Slots (B, S, W) after reading tokens (B, M, W) where ``mask`` (B, M) holds."""
-        keys, values = self.give(self.norms[1](tokens)).chunk(2, -1)
-        slots = slots + self.take(self._attend(self.ask(self.norms[0](slots)), keys, values, mask[:, None, None]))
-        q, k, v = self.mix(self.norms[2](slots)).chunk(3, -1)
-        slots = slots + self.mixed(self._attend(q, k, v, None))
-        after: Tensor = slots + self.mlp(self.norms[3](slots))
-        return after
+    def forward(self, x: Tensor, frames: Tensor, mask: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, N, W) after reading each other and ``frames`` (B, M, W), normed, where ``mask`` (B, 1, 1, N + M)
+        holds; the condition (B, W) says how."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, -1)
+        own = modulate(self.norm(x), shift1, scale1)
+        keys, values = self.give(torch.cat([own, frames], 1)).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        queries = self.ask(own).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        seen = F.scaled_dot_product_attention(queries, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask)
+        x = torch.addcmul(x, gate1.unsqueeze(1), self.take(seen.transpose(1, 2).flatten(2)))
+        hidden = F.gelu(self.mlp_in(modulate(self.norm(x), shift2, scale2)))
+        return torch.addcmul(x, gate2.unsqueeze(1), self.mlp_out(hidden))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+class Reader(nn.Module):
+    """Some blocks one after the other, over the same frames."""
+
+    def __init__(self, config: StateConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Reading(config.width, config.heads) for _ in range(config.rounds))
+
+    def forward(self, x: Tensor, frames: Tensor, valid: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, N, W) after reading frames (B, F, N, W), those that are ``valid`` (B, F)."""
+        there = valid.repeat_interleave(frames.shape[2], 1)
+        mask = torch.cat([there.new_ones(x.shape[:2]), there], 1)[:, None, None]
+        seen, how = normed(frames).flatten(1, 2), F.silu(condition)
+        for block in self.blocks:
+            x = block(x, seen, mask, how)
+        return x
 
 
 class StateEncoder(nn.Module):
@@ -93,53 +171,23 @@ class StateEncoder(nn.Module):
 
     Args:
         config: sizes.
-        channels: C of latents.
-        grid: rows and columns of latents.
-        scale: world units per unit of the features.
+        tokens: N, of a state.
     """
 
-    def __init__(self, config: StateConfig, channels: int, grid: tuple[int, int], scale: float) -> None:
+    def __init__(self, config: StateConfig, tokens: int) -> None:
         super().__init__()
-        self.config, self.scale = config, scale
-        side = max(1, min(grid) // 3)
-        rows, columns = grid[0] // side, grid[1] // side
-        self.patches = nn.Conv2d(channels, config.width, side, stride=side)
-        self.place = nn.Parameter(torch.randn(rows * columns, config.width) * 0.02)
-        self.frame = nn.Sequential(
-            nn.Linear(3 * 9 + 4 + 16, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
-        )
-        self.slots = nn.Parameter(torch.randn(config.slots, config.width) * 0.02)
-        self.rounds = nn.ModuleList(_Round(config.width, config.heads) for _ in range(config.rounds))
-        # What is seen right now goes in directly too.
-        self.now = nn.Conv2d(config.width, config.width // 4, 1)
-        self.now_out = nn.Linear(config.width // 4 * rows * columns, config.size)
-        self.norm = nn.LayerNorm(config.slots * config.width)
-        self.out = nn.Linear(config.slots * config.width, config.size)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.place = nn.Parameter(torch.randn(tokens, config.width) * 0.02)
+        self.reader = Reader(config)
+        self.condition = nn.Parameter(torch.randn(1, config.width) * 0.02)
 
-    def forward(self, latents: Tensor, poses: Tensor, age: Tensor, valid: Tensor, pose: Tensor) -> Tensor:
-        """States (B, D).
+    def forward(self, sight: Sight, seen: Surroundings) -> Tensor:
+        """States (B, N, W).
 
         Args:
-            latents: (B, F, C, h, w) frames, the recent ones and those remembered, in any order.
-            poses: (B, F, 5) canonical, of each.
-            age: (B, F) steps ago that each was seen, 0 for the newest alone.
-            valid: (B, F) bool, which of them exist; at least one.
-            pose: (B, 5) canonical, of the walker.
+            sight: makes tokens of frames.
+            seen: the recent frames, those of age 0 among them, and those remembered, in any order.
         """
-        b, f = age.shape
-        patches = self.patches(latents.flatten(0, 1))
-        pictures = patches.flatten(2).transpose(1, 2).unflatten(0, (b, f))
-        relative = motion_between(pose.unsqueeze(1).expand(b, f, POSE_DIM), poses).to(torch.float32)
-        turn, tilt = relative[..., 3], poses[..., 4].to(torch.float32)
-        where = [octaves(relative[..., :3] / self.scale), turn.cos()[..., None], turn.sin()[..., None]]
-        where += [tilt.cos()[..., None], tilt.sin()[..., None], ages(age)]
-        tokens = pictures + self.place + self.frame(torch.cat(where, -1)).unsqueeze(2)
-        mask = valid.unsqueeze(2).expand(b, f, len(self.place)).flatten(1)
-        slots = self.slots.expand(b, -1, -1)
-        for reading in self.rounds:
-            slots = reading(slots, tokens.flatten(1, 2), mask)
-        newest = patches.unflatten(0, (b, f))[torch.arange(b, device=age.device), (age == 0).to(torch.int64).argmax(1)]
-        now = self.now_out(F.silu(self.now(newest)).flatten(1))
-        return normed(now + self.out(self.norm(slots.flatten(1))))
+        newest = torch.arange(len(seen.age), device=seen.age.device), (seen.age == 0).to(torch.int64).argmax(1)
+        x = sight.look(seen.latents[newest]) + self.place
+        condition = self.condition.expand(len(x), -1)
+        return normed(self.reader(x, sight(seen), seen.valid, condition))

@@ -1,7 +1,8 @@
-"""The cheap predictor: the next state from a state and an action, without drawing anything.
+"""The cheap predictor: the next state from a state, an action and what is remembered of where it leads, in one pass and
+without drawing anything.
 
-s'_{t+1} = P(s_t, a_t), with what the step leads to and pays, and, of any state, the latents of what is seen in it.
-Differentiable in the states and in the motion that is asked for.
+s'_{t+1} = P(s_t, a_t, m_t), with what the step leads to and pays, and, of any state, the latents of what is seen in it.
+Differentiable in the states, in the motion that is asked for and in the pose that is arrived at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..actions import MAGNITUDES
-from ..perception.state_encoder import StateConfig, normed
+from ..perception.state_encoder import Reader, Sight, StateConfig, Surroundings, normed, state_grid
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,12 @@ class NextState:
     Attributes:
         state: (B, D), the mean of the predictors', normed.
         members: (B, E, D), what each of them says.
-        correction: (B, 5) motion made minus motion asked for, in steps and turns.
         reward: (B,).
         goes_on: (B,) logit of the episode going on.
     """
 
     state: Tensor
     members: Tensor
-    correction: Tensor
     reward: Tensor
     goes_on: Tensor
 
@@ -52,39 +51,62 @@ class NextStateHead(nn.Module):
     def __init__(self, config: StateConfig, channels: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.config, self.grid = config, grid
-        d, hidden, inputs = config.size, config.hidden, MAGNITUDES + 5
-        self.join, self.join_norm = nn.Linear(d + inputs, hidden), nn.LayerNorm(hidden)
-        self.hidden, self.hidden_norm = nn.Linear(hidden, hidden), nn.LayerNorm(hidden)
-        self.next = nn.Linear(hidden, config.members * d)
-        self.motion = nn.Linear(hidden, 6)
-        self.weigh, self.outcome = nn.Linear(2 * d + inputs, hidden // 2), nn.Linear(hidden // 2, 2)
-        side = max(1, min(grid) // 3)
-        self.rows, self.columns = -(-grid[0] // side), -(-grid[1] // side)
-        self.spread = nn.Linear(d, 64 * self.rows * self.columns)
-        self.show = nn.ConvTranspose2d(64, channels, side, stride=side)
-        for last in (self.motion, self.outcome):
+        self.rows, self.columns, self.side = state_grid(grid)
+        tokens, width, hidden = self.rows * self.columns, config.width, config.hidden
+        asked = MAGNITUDES + 5
+        self.motion = nn.Sequential(nn.Linear(tokens * width + asked, hidden), nn.SiLU(), nn.Linear(hidden, 6))
+        self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.condition = nn.Sequential(nn.Linear(asked, width), nn.SiLU(), nn.Linear(width, width))
+        self.reader = Reader(config)
+        self.next = nn.Linear(width, config.members * width)
+        self.outcome = nn.Sequential(nn.Linear(2 * tokens * width + asked, hidden), nn.SiLU(), nn.Linear(hidden, 2))
+        self.show = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, channels * self.side**2)
+        )
+        for last in (self.motion[-1], self.outcome[-1]):
+            assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def forward(self, state: Tensor, magnitudes: Tensor, deviation: Tensor) -> NextState:
-        """One step.
+    def correct(self, state: Tensor, magnitudes: Tensor, deviation: Tensor) -> Tensor:
+        """(B, 5) motion made minus motion asked for, in steps and turns.
 
         Args:
             state: (B, D).
             magnitudes: (B, 13) of the motion asked for.
             deviation: (B, 5) the last motion minus what was asked for then, in steps and turns.
         """
-        asked = torch.cat([magnitudes, deviation], 1)
-        x = F.silu(self.join_norm(self.join(torch.cat([state, asked], 1))))
-        x = F.silu(self.hidden_norm(self.hidden(x)))
-        members = normed(self.next(x).unflatten(1, (self.config.members, -1)) + state.unsqueeze(1))
-        after = normed(members.mean(1))
-        motion = self.motion(x)
-        reward, goes_on = self.outcome(F.silu(self.weigh(torch.cat([state, after, asked], 1)))).unbind(1)
-        return NextState(after, members, torch.addcmul(motion[:, :5], motion[:, 5:], deviation), reward, goes_on)
+        motion = self.motion(torch.cat([state, magnitudes, deviation], 1))
+        return torch.addcmul(motion[:, :5], motion[:, 5:], deviation)
+
+    def forward(
+        self, sight: Sight, state: Tensor, left: Tensor, magnitudes: Tensor, deviation: Tensor, recalled: Surroundings
+    ) -> NextState:
+        """One step.
+
+        Args:
+            sight: makes tokens of frames.
+            state: (B, D).
+            left: (B, 5) canonical pose that the step begins at.
+            magnitudes: (B, 13) of the motion made.
+            deviation: (B, 5) that motion minus what was asked for, in steps and turns.
+            recalled: what is remembered of where the step leads, which is its ``pose``.
+        """
+        made = torch.cat([magnitudes, deviation], 1)
+        tokens = state.unflatten(1, (self.rows * self.columns, -1))
+        remembered = sight.look(recalled.latents.flatten(0, 1)).unflatten(0, recalled.age.shape)
+        seen = torch.cat([tokens.unsqueeze(1), remembered], 1)
+        poses, age = torch.cat([left.unsqueeze(1), recalled.poses], 1), F.pad(recalled.age, (1, 0), value=1)
+        frames = sight.lay_out(seen, poses, age, recalled.pose)
+        x = self.reader(tokens + self.place, frames, F.pad(recalled.valid, (1, 0), value=True), self.condition(made))
+        members = normed(x.unsqueeze(1) + self.next(normed(x)).unflatten(-1, (self.config.members, -1)).transpose(1, 2))
+        after = normed(members.mean(1)).flatten(1)
+        reward, goes_on = self.outcome(torch.cat([state, after, made], 1)).unbind(1)
+        return NextState(after, members.flatten(2), reward, goes_on)
 
     def decode(self, state: Tensor) -> Tensor:
         """Latents (B, C, h, w) of what is seen in states (B, D): D⁻¹ of the essay, up to the frame decoder."""
-        small = F.silu(self.spread(state)).unflatten(1, (64, self.rows, self.columns))
-        latents: Tensor = self.show(small)[..., : self.grid[0], : self.grid[1]]
+        tokens = self.show(state.unflatten(1, (self.rows * self.columns, -1))).transpose(1, 2)
+        whole = (self.rows * self.side, self.columns * self.side)
+        latents: Tensor = F.fold(tokens, whole, self.side, stride=self.side)[..., : self.grid[0], : self.grid[1]]
         return latents

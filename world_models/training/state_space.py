@@ -10,20 +10,19 @@ from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
 from ..memory.retrieval import Query, Remembered, retrieve
-from ..perception.state_encoder import around
+from ..perception.state_encoder import Surroundings, around
 from ..pose import motion_between
-from ..state_space import StateSpace, Surroundings
+from ..state_space import StateSpace
 from ..world_model import WorldModel
 from .chance import Chance
 from .config import StageConfig
 from .histories import Histories, draw_histories
 
-UNROLLED = 5
+UNROLLED = 6
 """Steps predicted in a row, each from the prediction before."""
 CONSISTENCY = 0.05
-"""Weight of predicting the next state, over that of showing it. With 0.5, states say only what is easily predicted:
-after 370 steps, 12 % of what is seen."""
-FADING = 0.9
+"""Weight of predicting the next state, over that of showing it: with much, states say only what is easily predicted."""
+FADING = 0.95
 """What a step further ahead counts, over the step before."""
 
 
@@ -68,48 +67,65 @@ class StateStage:
             back = UNROLLED - ahead
             rows = walks.at(back)
             asked, made = self._motions(walks, back)
-            after = world.step_state(state, deviation, asked)
+            correction = self.module.head.correct(state, world.magnitudes(asked), deviation / steps)
+            deviation = made - asked
+            recalled = self._remembered(walks, back, chance)
+            after = world.step_state(state, self._poses(walks.at(back + 1)), made, deviation, recalled)
             with torch.no_grad():
                 aim = self.module.encode(self._seen(walks, back, chance))
             goes_on = torch.from_numpy(~cache.terminated[rows]).to(device, torch.float32)
             losses["next"].append(CONSISTENCY * (after.members - aim.unsqueeze(1)).square().mean())
-            losses["motion"].append(F.smooth_l1_loss(asked / steps + after.correction, made / steps, beta=0.05))
+            losses["motion"].append(F.smooth_l1_loss(asked / steps + correction, made / steps, beta=0.05))
             losses["reward"].append(F.mse_loss(after.reward, torch.from_numpy(cache.rewards[rows]).to(device)))
             losses["continue"].append(F.binary_cross_entropy_with_logits(after.goes_on, goes_on))
             losses["ahead"].append(F.mse_loss(self.module.head.decode(after.state), self._read(rows)))
-            state, deviation = after.state, made - asked
+            state = after.state
         weights = FADING ** torch.arange(UNROLLED, device=device, dtype=torch.float32)
         return {"now": now} | {name: (torch.stack(each) * weights).mean() for name, each in losses.items()}
 
     def _seen(self, walks: Histories, back: int, chance: Chance) -> Surroundings:
         """What is seen and remembered ``back`` steps before the end of the walks."""
         world, device = self._world, self._world.device
-        k, asked, each = world.config.context, self.module.config.headings, self.module.config.recalled
+        k, asked = world.config.context, self.module.config.headings
         b = len(walks.rows)
-        recent = walks.before(np.broadcast_to(np.arange(-k + 1, 1) - back, (b, k)))
+        rows = walks.before(np.broadcast_to(np.arange(-k + 1, 1) - back, (b, k)))
         age = torch.arange(k - 1, -1, -1, device=device).expand(b, k)
-        poses = self._poses(recent)
+        poses = self._poses(rows)
         valid = torch.ones(b, k, dtype=torch.bool, device=device)
-        if not world.config.remembers or not asked * each:
-            return Surroundings(self._read(recent), poses, age, valid, poses[:, -1])
-        now = torch.from_numpy(walks.target - back + 1).to(device)
-        past = self._poses(walks.rows).repeat_interleave(asked, 0)
+        if world.config.remembers and asked * self.module.config.recalled:
+            chosen, ages, there = self._retrieve(walks, around(poses[:, -1], asked), back - 1, back, chance)
+            rows = np.concatenate([rows, chosen], 1)
+            age, valid = torch.cat([age, ages - 1], 1), torch.cat([valid, there], 1)
+        return Surroundings(self._read(rows), self._poses(rows), age, valid, poses[:, -1])
+
+    def _remembered(self, walks: Histories, back: int, chance: Chance) -> Surroundings:
+        """What is remembered, since the prediction began, of the frame ``back`` steps before the end of the walks."""
+        pose = self._poses(walks.at(back))
+        if self._world.config.remembers and self.module.config.recalled:
+            rows, ages, there = self._retrieve(walks, pose.unsqueeze(1), back, UNROLLED, chance)
+        else:
+            rows = walks.rows[:, :0]
+            ages = torch.from_numpy(rows).to(pose.device)
+            there = ages.to(torch.bool)
+        return Surroundings(self._read(rows), self._poses(rows), ages, there, pose)
+
+    def _retrieve(
+        self, walks: Histories, asked: Tensor, back: int, known: int, chance: Chance
+    ) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+        """Frames for poses ``asked`` (B, n, 5) about to be seen ``back`` steps before the end of the walks, of those up
+        to ``known`` steps before it: rows (B, n · k), ages and which there are."""
+        (b, n), device = asked.shape[:2], asked.device
+        last = torch.from_numpy(walks.target).to(device)
+        now = (last - back).repeat_interleave(n)
+        query = Query(asked.flatten(0, 1), now, chance.counter.repeat_interleave(n), skip=self._world.config.context)
+        past = self._poses(walks.rows).repeat_interleave(n, 0)
         times = torch.arange(past.shape[1], device=device).expand(len(past), -1)
-        asking = now.repeat_interleave(asked)
-        query = Query(
-            around(poses[:, -1], asked).flatten(0, 1), asking, chance.counter.repeat_interleave(asked), skip=k
-        )
-        there = times < asking.unsqueeze(1)
-        chosen = retrieve(world.config.strategy, query, Remembered(past, times, there), each)
-        columns = chosen.columns.unflatten(0, (b, asked)).flatten(1)
+        there = times <= (last - known).repeat_interleave(n).unsqueeze(1)
+        strategy = self._world.config.strategy
+        chosen = retrieve(strategy, query, Remembered(past, times, there), self.module.config.recalled)
+        columns = chosen.columns.unflatten(0, (b, n)).flatten(1)
         rows = np.take_along_axis(walks.rows, columns.cpu().numpy(), 1)
-        return Surroundings(
-            torch.cat([self._read(recent), self._read(rows)], 1),
-            torch.cat([poses, self._poses(rows)], 1),
-            torch.cat([age, now.unsqueeze(1) - 1 - columns], 1),
-            torch.cat([valid, chosen.valid.unflatten(0, (b, asked)).flatten(1)], 1),
-            poses[:, -1],
-        )
+        return rows, (last - back).unsqueeze(1) - columns, chosen.valid.unflatten(0, (b, n)).flatten(1)
 
     def _motions(self, walks: Histories, back: int) -> tuple[Tensor, Tensor]:
         """(B, 5) the motions asked for and made on the way to the frame ``back`` steps before the end."""
