@@ -28,8 +28,9 @@ from worldloop.world_models.state import WorldState
 from worldloop.world_models.state_space import StateSpace
 from worldloop.world_models.training.chance import Chance
 from worldloop.world_models.training.config import StageConfig
-from worldloop.world_models.training.histories import draw_histories
+from worldloop.world_models.training.state_samples import StateSamples
 from worldloop.world_models.training.state_space import UNROLLED, StateStage
+from worldloop.world_models.training.state_validation import StateScores
 from worldloop.world_models.world_model import WorldModel
 
 SPEC = ActionSpec("discrete", ("stay", "walk", "turn"), ((0, 0, 0, 0, 0), (25, 0, 0, 0, 0), (0, 0, 0, 0.4, 0)))
@@ -44,7 +45,12 @@ def made(imagination: str = "video", seed: int = 0, retrieval: str = "worldpack"
     shape = preset("tiny", SPEC, SIZE)
     cdit = replace(shape.cdit, depth=1, width=32, heads=2, context=(2, 1), retrieved=(1, 2))
     shape = replace(shape, cdit=cdit, state=SMALL, imagination=imagination, retrieval=retrieval)
-    return WorldModel(shape).eval().requires_grad_(False)
+    world = WorldModel(shape).eval().requires_grad_(False)
+    # Conditions begin at zero, where memory does not matter.
+    for name, parameter in world.named_parameters():
+        if name.startswith("state_space") and "modulation" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return world
 
 
 def walk(length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -197,10 +203,10 @@ def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path
         writer.add(Episode(frames, actions, poses, np.zeros(length, np.float32), no, no, no, no, seed))
     cache = TrainingCache.of(open_dataset(tmp_path / "d"))
     latents = world.encode(cache.frames[:]).numpy()
-    stage = StateStage(world, cache, latents, StageConfig(steps=1, batch_size=6), seed=3)
-    walks = draw_histories(cache, world.config.context + UNROLLED, 0, 6, 3, np.zeros(6, bool), np.zeros(6))
+    samples = StateSamples(world, cache, latents, UNROLLED)
+    walks = samples.draw(0, 6, seed=3)
     for back in (UNROLLED, 0):
-        shown = stage._seen(walks, back, Chance.of(3, 0, 6, world.device))
+        shown = samples.seen(walks, back, Chance.of(3, 0, 6, world.device))
         for i in range(6):
             rows = walks.rows[i, : walks.target[i] - back + 1]
             state = world.observe(
@@ -215,7 +221,7 @@ def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path
             assert torch.allclose(used.latents[0][there], shown.latents[i][there], atol=2e-2)
         # The same of the frame before, about to be seen from the pose that follows it.
         if back == 0:
-            ahead = stage._remembered(walks, 0, Chance.of(3, 0, 6, world.device))
+            ahead = samples.remembered(walks, 0, Chance.of(3, 0, 6, world.device))
             for i in range(6):
                 rows = walks.rows[i, : walks.target[i] - UNROLLED + 1]
                 state = world.observe(
@@ -387,3 +393,33 @@ def test_configurations_round_trip_and_bad_ones_are_named() -> None:
     starts = Contexts(frames[None], actions[None], poses[None], np.zeros(1, np.int64), SPEC, "train")
     with pytest.raises(ConfigError, match="states cannot be observed"):
         ImaginedEnv(blind, starts, observation="state")
+
+
+def test_scores_are_shares_of_what_the_mean_picture_leaves_open(tmp_path: Path) -> None:
+    world = made()
+    writer = DatasetWriter.create(tmp_path / "d", DatasetInfo("walks", {}, SIZE, SPEC, "train"))
+    for seed, length in enumerate((31, 44)):
+        frames, actions, poses = walk(length, seed)
+        no = np.zeros(length, bool)
+        writer.add(Episode(frames, actions, poses, np.zeros(length, np.float32), no, no, no, no, seed))
+    cache = TrainingCache.of(open_dataset(tmp_path / "d"))
+    latents = world.encode(cache.frames[:]).numpy()
+    scores = StateScores(world, cache, latents, samples=9).score()
+    walks = StateSamples(world, cache, latents, 10).draw(0, 9, 0)
+    truth = np.stack([latents[walks.at(back)] for back in range(10, -1, -1)]).astype(np.float64)
+    spread = ((truth - truth.mean((0, 1))) ** 2).mean()
+    assert scores["state_10_held"] == pytest.approx(((truth[0] - truth[10]) ** 2).mean() / spread, rel=1e-3)
+    # On free ground motions are those asked for, and untrained heads correct nothing.
+    assert scores["nominal_astray"] == pytest.approx(0, abs=1e-6) == scores["state_astray"]
+    vectors = torch.cat(
+        [
+            world.encode_state(
+                world.observe(world.start(1), cache.frames[r][None], cache.actions[r][None], cache.poses[r][None])
+            )
+            for r in (walks.rows[i, : walks.target[i] - 9] for i in range(9))
+        ]
+    )
+    with torch.no_grad():
+        shown = world.state_space.head.decode(vectors).numpy()  # type: ignore[union-attr]
+    assert scores["state_now"] == pytest.approx(((shown - truth[0]) ** 2).mean() / spread, rel=1e-2)
+    assert scores["state_10"] != scores["state_10_unremembered"]

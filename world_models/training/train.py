@@ -31,6 +31,7 @@ from .error import ErrorStage
 from .fit import Progress, Stage, fit
 from .heads import HeadsStage
 from .state_space import StateStage
+from .state_validation import StateScores
 from .validation import Recollection, Validation, validate
 
 
@@ -133,6 +134,7 @@ class _Run:
         # What is validated and kept: the moving average of the parameters.
         self.kept = WorldModel(shape).to(device).eval().requires_grad_(False)
         self.scores: Validation | None = None
+        self.state_scores: dict[str, float] = {}
         self.done = 0
 
     def run(self) -> Path | None:
@@ -150,9 +152,13 @@ class _Run:
                 return None
             self._keep(heads)
             self.recall: Recollection | None = None
-            if self.validation is not None and world.config.remembers:
+            self.states: StateScores | None = None
+            if self.validation is not None and (world.config.remembers or world.state_space is not None):
                 held_out = encode_cache(world.autoencoder, self.validation, out / "validation-latents.npy")
-                self.recall = Recollection(self.kept, self.validation, held_out)
+                if world.config.remembers:
+                    self.recall = Recollection(self.kept, self.validation, held_out)
+                if world.state_space is not None:
+                    self.states = StateScores(self.kept, self.validation, held_out)
             last = DynamicsStage(
                 world, self.cache, latents, config.dynamics, config.memory, config.seed, config.packing
             )
@@ -163,10 +169,11 @@ class _Run:
             if world.state_space is not None:
                 # The last packing's turn may have seen no memory.
                 world.use(self.kept.config)
-                states = self._fit(StateStage(world, self.cache, latents, config.state, config.seed), config.state)
+                space = StateStage(world, self.cache, latents, config.state, config.seed)
+                states = self._fit(space, config.state, self._after_state_step)
                 if states is None:
                     return None
-                self._keep(states, "state_space.")
+                self._score_states(states, config.state.steps)
             if config.error.steps:
                 stage = ErrorStage(self.kept, self.cache, latents, config.error, config.seed)
                 # No other stage depends on this one, so it alone depends on its configuration.
@@ -234,6 +241,18 @@ class _Run:
         due = progress.step % self.config.validate_every == 0
         self._after_step(progress, self._validate(progress.average, progress.step) if due else None)
 
+    def _after_state_step(self, progress: Progress) -> None:
+        if progress.step % self.config.validate_every == 0:
+            self._score_states(progress.average, progress.step)
+        self._after_step(progress)
+
+    def _score_states(self, average: dict[str, Tensor], step: int) -> None:
+        self._keep(average, "state_space.")
+        if self.states is not None:
+            self.state_scores = self.states.score()
+            for key, value in self.state_scores.items():
+                self.log.add_scalar(f"validation/{key}", value, step)
+
     def _keep(self, average: dict[str, Tensor], prefix: str = "") -> None:
         self.kept.load_state_dict({prefix + name: value for name, value in average.items()}, strict=False)
 
@@ -257,5 +276,5 @@ class _Run:
             "data": self.about_data,
             "seconds_of_last_session": round(seconds),
             "versions": {name: version(name) for name in ("worldloop", "torch", "numpy")},
-            "validation": None if self.scores is None else self.scores.scalars(),
+            "validation": None if self.scores is None else self.scores.scalars() | self.state_scores,
         }
