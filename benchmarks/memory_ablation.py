@@ -29,14 +29,17 @@ ROWS: dict[str, dict[str, Any]] = {
     "base": {"packing": ("raw",)},
     "packing-only": {"packing": ("packing-only",)},
     "retrieval-only": {"packing": ("retrieval-only",)},
+    "one-recent": {"packing": ("one-recent",)},
+    "whole-retrieved": {"packing": ("whole-retrieved",)},
     "raw-long": {"packing": ("raw-long",)},
     "convlstm": {"packing": ("raw",), "recurrent": 32},
     "absolute": {"packing": ("tiny",), "positions": "true"},
     "relic": {"packing": ("raw",), "compressed": 36},
 }
-"""By name: WorldPack's packing with retrieval; its base of four whole frames; its two halves by themselves; a window of
-as many frames as ``both``, all whole; a recurrent memory; ``both`` with retrieved frames placed when they were; and
-RELIC's compressed cache of 36 older frames."""
+"""By name: WorldPack's packing with retrieval; its base of four whole frames; its two halves by themselves; ``both``
+with the recent frames, or with the retrieved ones, of retrieval alone; a window of as many frames as ``both``, all
+whole; a recurrent memory; ``both`` with retrieved frames placed when they were; and RELIC's compressed cache of 36
+older frames."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def run(config: MemoryAblation, report: Callable[[str], None] = print) -> None:
         row = TrainConfig(
             data=config.data,
             out=directory,
-            start_from=config.start_from,
+            start_from=(config.start_from,),
             seed=config.seed,
             # Poses are given in the tests: the heads need no training.
             heads=StageConfig(steps=1, batch_size=2),

@@ -70,9 +70,12 @@ PACKINGS: dict[str, Packing] = {
     "raw-long": Packing((1,) * 8),
     "packing-only": Packing((4,) * 15 + (2,) * 3 + (1,)),
     "retrieval-only": Packing((1,), (1,) * 3),
+    "one-recent": Packing((1,), (1, 2, 2, 2)),
+    "whole-retrieved": Packing((2, 2, 2, 1), (1,) * 3),
 }
 """Packings by name: WorldPack's 19 frames; the tiny world's, whose 8 frames cost what 3.5 cost, and its recent part
-alone; and what they are compared with: 4 or 8 whole recent frames, and WorldPack's two halves by themselves."""
+alone; and what they are compared with: 4 or 8 whole recent frames, WorldPack's two halves by themselves, and what lies
+between the tiny world's and retrieval alone."""
 
 
 def packing_named(name: str) -> Packing:

@@ -97,9 +97,9 @@ class TrainConfig:
     """Channels of a recurrent memory (ConvLSTM), the baseline of memories."""
     memory: MemoryTraining = field(default_factory=MemoryTraining)
     """How it learns to remember."""
-    start_from: str | None = None
-    """A bundled world or the directory of one that training goes on from: its autoencoder is kept as it is, all other
-    parameters begin as its own where they fit."""
+    start_from: tuple[str, ...] = ()
+    """Bundled worlds or directories of worlds that training goes on from: the autoencoder of the first is kept as it
+    is, all other parameters begin as its own where they fit. Others of the same autoencoder give the parts it lacks."""
     seed: int = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -113,7 +113,8 @@ class TrainConfig:
     dynamics: StageConfig = field(default_factory=lambda: StageConfig(steps=20000))
     """Third stage: the video model."""
     state: StageConfig = field(default_factory=lambda: StageConfig(steps=3000))
-    """Fourth stage: the state space, in which planning and learning are cheap; no steps for a world without one."""
+    """Fourth stage: the state space, in which planning and learning are cheap; with no steps the world has one only if
+    what it starts from has."""
     error: StageConfig = field(default_factory=lambda: StageConfig(steps=0, batch_size=256, weight_decay=0.05))
     """Last stage: how wrong imagined frames turn out to be, for uncertainty="expected_error". 2000 steps are enough;
     with none the world does not learn it. Other stages do not depend on it: it can be asked for later."""

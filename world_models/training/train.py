@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -73,20 +73,29 @@ def train(
 _PLACES = ("data", "out", "validation", "device", "stop_after")
 
 
-def begin_from(world: WorldModel, base: WorldModel) -> None:
-    """Give ``world`` the autoencoder of ``base``, and all other parameters of the same name and shape.
+def begin_from(world: WorldModel, bases: Sequence[WorldModel]) -> None:
+    """Give ``world`` the autoencoder of the first base and all its other parameters of the same name and shape, and of
+    the other bases whole parts that none before has.
 
     Raises:
         ConfigError: the autoencoders, frames or actions differ.
     """
-    mine, theirs = world.config, base.config
-    for what in ("autoencoder", "frame_size", "actions"):
-        if getattr(mine, what) != getattr(theirs, what):
-            raise ConfigError(f"Training cannot start from that world: its {what.replace('_', ' ')} differs.")
-    world.autoencoder.load_state_dict(base.autoencoder.state_dict())
-    known = base.state_dict()
-    fits = {k: known[k] for k, v in world.state_dict().items() if k in known and known[k].shape == v.shape}
-    world.load_state_dict(fits, strict=False)
+    given: set[str] = set()
+    for number, base in enumerate(bases):
+        mine, theirs = world.config, base.config
+        for what in ("autoencoder", "frame_size", "actions"):
+            if getattr(mine, what) != getattr(theirs, what):
+                raise ConfigError(f"Training cannot start from that world: its {what.replace('_', ' ')} differs.")
+        if base.origin != bases[0].origin:
+            raise ConfigError(f"Training cannot start from them all: the autoencoder of number {number + 1} differs.")
+        own, known = world.state_dict(), base.state_dict()
+        fits = {k: known[k] for k, v in own.items() if k in known and known[k].shape == v.shape}
+        world.load_state_dict({k: v for k, v in fits.items() if _part(k) not in given}, strict=False)
+        given |= {_part(k) for k in known}
+
+
+def _part(name: str) -> str:
+    return name.split(".", 1)[0]
 
 
 def _digest(world: WorldModel) -> str:
@@ -124,10 +133,11 @@ class _Run:
             recurrent=config.recurrent,
         )  # fmt: skip
         shape = replace(shape, cdit=seen, retrieval=config.retrieval, error_head=config.error.steps > 0)
+        self.bases = [read_world(world_directory(name)) for name in config.start_from]
         if not config.state.steps:
-            shape = replace(shape, state=None)
-        self.base = None if config.start_from is None else read_world(world_directory(config.start_from))
-        origin = "" if self.base is None else f"-{_digest(self.base)}"
+            spaces = [base.config.state for base in self.bases if base.config.state is not None]
+            shape = replace(shape, state=spaces[0] if spaces else None)
+        origin = "".join(f"-{_digest(base)}" for base in self.bases)
         self.fingerprint = f"{config.fingerprint()}-{self.cache.fingerprint}{origin}"
         torch.manual_seed(config.seed)
         self.world = WorldModel(shape).to(device)
@@ -144,7 +154,7 @@ class _Run:
         with SummaryWriter(str(out / "tensorboard")) as self.log:
             if not self._perceive():
                 return None
-            self.kept.autoencoder.load_state_dict(world.autoencoder.state_dict())
+            self.kept.load_state_dict(world.state_dict())
             self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
             heads = self._fit(HeadsStage(world, self.cache, latents, config.heads, config.seed), config.heads)
@@ -166,7 +176,7 @@ class _Run:
             if average is None:
                 return None
             self.scores = self._validate(average, config.dynamics.steps)
-            if world.state_space is not None:
+            if world.state_space is not None and config.state.steps:
                 # The last packing's turn may have seen no memory.
                 world.use(self.kept.config)
                 space = StateStage(world, self.cache, latents, config.state, config.seed)
@@ -187,8 +197,8 @@ class _Run:
     def _perceive(self) -> bool:
         """The autoencoder: trained, or the base world's; and what else of that world fits. Whether it is finished."""
         config, world = self.config, self.world
-        if self.base is not None:
-            begin_from(world, self.base)
+        if self.bases:
+            begin_from(world, self.bases)
         else:
             stage = AutoencoderStage(world.autoencoder, self.cache, config.autoencoder, config.seed)
             average = self._fit(stage, config.autoencoder)
