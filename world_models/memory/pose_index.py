@@ -42,13 +42,11 @@ class Proposed:
     """Frames that may be good.
 
     Attributes:
-        frames: (Q, n) of the history, oldest first; some may be there twice.
-        first: (Q, n) bool, false where a frame is there again.
+        frames: (Q, n) of the history of N, oldest first; where one would be there again, N for none.
         bound: (Q,) no frame that is not among them scores more.
     """
 
     frames: NDArray[np.int64]
-    first: NDArray[np.bool_]
     bound: NDArray[np.float64]
 
 
@@ -72,11 +70,13 @@ class PoseIndex:
         queries = len(probes[0][0])
         if n >= len(self):
             frames = np.broadcast_to(np.arange(len(self)), (queries, len(self)))
-            return Proposed(frames, np.ones(frames.shape, bool), np.full(queries, -np.inf))
+            return Proposed(frames, np.full(queries, -np.inf))
         near, bounds = [], []
         for points, best in probes:
-            distance, frame = self._tree.query(points, k=n)
-            near.append(np.asarray(frame, np.int64).reshape(queries, n))
-            bounds.append(best - np.asarray(distance).reshape(queries, n)[:, -1] ** 2 / 2)
-        frames = np.sort(np.concatenate(near, 1), 1)
-        return Proposed(frames, np.diff(frames, axis=1, prepend=-1) > 0, np.max(bounds, 0))
+            distance, frame = (np.reshape(found, (queries, n)) for found in self._tree.query(points, k=n))
+            near.append(frame)
+            bounds.append(best - distance[:, -1] ** 2 / 2)
+        frames = np.concatenate(near, 1)
+        frames.sort(1)
+        frames[:, 1:][frames[:, 1:] == frames[:, :-1]] = len(self)
+        return Proposed(frames, np.max(bounds, 0))

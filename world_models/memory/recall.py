@@ -21,6 +21,8 @@ FIRST_FETCH = 32
 KEPT_TREES = 32
 Probes = Sequence[tuple[NDArray[np.float64], float]]
 """Of every place to search around: its points (B, 6), and the best score that a frame can have there."""
+Trees = dict[int, tuple[PoseIndex, Tensor]]
+"""Of every long trunk, by its row: a tree over its frames, and their slots (N + 1,) on the host with -1 behind them."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +72,32 @@ def recall(memory: Memory, strategy: Strategy, query: Query, k: int) -> Recalled
 
 def _choose(memory: Memory, strategy: Strategy, query: Query, k: int) -> tuple[Tensor, Tensor]:
     """Slots (B, k) of the frames that were chosen, and which of them there are."""
-    if isinstance(strategy, WorldPack | Nearest) and (memory.trunk_counts.sum(1)[memory.row] >= TREE_FROM).any():
+    if isinstance(strategy, WorldPack | Nearest) and (trees := _trees(memory, strategy)):
         probes = [(probe.points.cpu().numpy(), probe.best) for probe in strategy.probes(query.pose)]
-        return _search(memory, strategy, query, k, probes, max(FIRST_FETCH, 2 * k))
+        return _search(memory, strategy, query, k, trees, probes, max(FIRST_FETCH, 2 * k))
     slots, exist = memory.slots()
     found = retrieve(strategy, query, _remembered(memory, slots, exist), k)
     return _taken(slots, found), found.valid
 
 
 def _search(
-    memory: Memory, strategy: Bounded, query: Query, k: int, probes: Probes, fetch: int, first: bool = True
-) -> tuple[Tensor, Tensor]:
+    memory: Memory, strategy: Bounded, query: Query, k: int, trees: Trees, probes: Probes, fetch: int,
+    first: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`_choose` by trees: first a few frames around the first probe, and where another frame might be better, more."""
-    slots, exist, bound = _candidates(memory, strategy, probes[:1] if first else probes, fetch)
+    slots, exist, bound = _candidates(memory, trees, probes[:1] if first else probes, fetch)
+    whole = bound == -np.inf
     if first and len(probes) > 1:
-        others = max(best for _, best in probes[1:])
-        bound = bound.where(bound.isneginf(), bound.clamp(min=others))
+        bound = np.where(whole, bound, np.maximum(bound, max(best for _, best in probes[1:])))
     remembered = _remembered(memory, slots, exist)
     found = retrieve(strategy, query, remembered, k)
     taken, valid = _taken(slots, found), found.valid
-    unsure = (~(_sure(strategy, query, remembered, found, bound) | bound.isneginf())).nonzero()[:, 0]
-    if len(unsure):
-        worlds = unsure.cpu().numpy()
-        rest = [(points[worlds], best) for points, best in probes]
+    sure = _sure(strategy, query, remembered, found, torch.from_numpy(bound).to(slots.device))
+    worlds = np.flatnonzero(~(sure.cpu().numpy() | whole))
+    if len(worlds):
+        unsure, rest = torch.from_numpy(worlds).to(slots.device), [(points[worlds], best) for points, best in probes]
         taken[unsure], valid[unsure] = _search(
-            memory[worlds], strategy, query[unsure], k, rest, fetch if first else 4 * fetch, first=False
+            memory[worlds], strategy, query[unsure], k, trees, rest, fetch if first else 4 * fetch, first=False
         )
     return taken, valid
 
@@ -109,34 +112,32 @@ def _taken(slots: Tensor, found: Retrieved) -> Tensor:
     return slots.gather(1, found.columns) if slots.shape[1] else found.columns
 
 
-def _candidates(memory: Memory, strategy: Bounded, probes: Probes, fetch: int) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(memory: Memory, trees: Trees, probes: Probes, fetch: int) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
     """Slots (B, N), oldest first, which of them count, and what no other frame surpasses (B,).
 
     Of every long trunk they are the frames that a tree proposes, of everything else all.
     """
-    lengths, device = memory.trunk_counts.sum(1), memory.arena.device
     bound = np.full(memory.batch_size, -np.inf)
-    parts: list[tuple[NDArray[np.int64], Tensor]] = []
-    for row in np.unique(memory.row):
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for row in set(memory.row.tolist()):
         worlds = np.flatnonzero(memory.row == row)
-        if lengths[row] < TREE_FROM:
-            parts.append((worlds, memory.trunk_slots(int(row)).expand(len(worlds), -1)))
-            continue
-        index, slots = _index(memory, int(row), strategy)
-        proposed = index.propose([(points[worlds], best) for points, best in probes], fetch)
-        bound[worlds] = proposed.bound
-        # The last entry of ``slots`` means none.
-        columns = torch.from_numpy(np.where(proposed.first, proposed.frames, len(index)))
-        parts.append((worlds, slots[columns.to(device)]))
-    tail, there = memory.tail_slots()
+        if row in trees:
+            index, slots = trees[row]
+            proposed = index.propose([(points[worlds], best) for points, best in probes], fetch)
+            bound[worlds] = proposed.bound
+            parts.append((worlds, slots.numpy()[proposed.frames]))
+        else:
+            slots = memory.trunk_slots(row).cpu()
+            parts.append((worlds, slots.expand(len(worlds), -1).numpy()))
     if len(parts) == 1:
         trunk = parts[0][1]
     else:
-        trunk = tail.new_full((memory.batch_size, max(part.shape[1] for _, part in parts)), -1)
+        trunk = np.full((memory.batch_size, max(part.shape[1] for _, part in parts)), -1)
         for worlds, part in parts:
-            trunk[torch.from_numpy(worlds).to(device), : part.shape[1]] = part
-    slots = torch.cat([trunk, tail], 1)
-    return slots.clamp(min=0), torch.cat([trunk >= 0, there], 1), torch.from_numpy(bound).to(device)
+            trunk[worlds, : part.shape[1]] = part
+    tail, there = memory.tail_slots()
+    found = torch.from_numpy(trunk).to(tail.device)
+    return torch.cat([found.clamp(min=0), tail], 1), torch.cat([found >= 0, there], 1), bound
 
 
 def _sure(strategy: Bounded, query: Query, remembered: Remembered, found: Retrieved, bound: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def _sure(strategy: Bounded, query: Query, remembered: Remembered, found: Retrie
 
     All were found, each scores more than that, and the exclusion window allowed it: none was taken for want of others.
     """
-    better = found.valid & (found.score > bound.unsqueeze(1))
+    better = found.score > bound.unsqueeze(1)
     if not strategy.exclusion:
         return better.all(1)
     if strategy.exclusion_mode == "recent":
@@ -154,13 +155,19 @@ def _sure(strategy: Bounded, query: Query, remembered: Remembered, found: Retrie
     return better.all(1) & (apart | torch.ones_like(apart[0]).triu()).all(2).all(1)
 
 
-def _index(memory: Memory, row: int, strategy: Bounded) -> tuple[PoseIndex, Tensor]:
-    """A tree over a trunk, made once, and the trunk's slots (N + 1,) with -1 behind them."""
-    key, known = (memory.trunk_numbers[row], strategy), memory.arena.indices
-    if key not in known:
-        while len(known) >= KEPT_TREES:
-            del known[next(iter(known))]
-        slots = memory.trunk_slots(row)
-        poses, _ = memory.arena.read_places(slots)
-        known[key] = PoseIndex(strategy, poses.cpu().numpy()), torch.cat([slots, slots.new_full((1,), -1)])
-    return known[key]
+def _trees(memory: Memory, strategy: Bounded) -> Trees:
+    """Trees over the long trunks that these worlds continue, each made once."""
+    known, trees = memory.arena.indices, {}
+    for row in set(memory.row.tolist()):
+        key = (memory.trunk_numbers[row], strategy)
+        if key not in known:
+            if memory.trunk_counts[row].sum() < TREE_FROM:
+                continue
+            while len(known) >= KEPT_TREES:
+                del known[next(iter(known))]
+            slots = memory.trunk_slots(row)
+            poses, _ = memory.arena.read_places(slots)
+            index = PoseIndex(strategy, poses.cpu().numpy())
+            known[key] = index, torch.cat([slots, slots.new_full((1,), -1)]).cpu()
+        trees[row] = known[key]
+    return trees

@@ -176,18 +176,18 @@ class WorldPack:
         return cls(0.01, 10.0, 1.0, 1.0, 1.0, pose_scale, exclusion=20)
 
     def score(self, pose: Tensor, poses: Tensor) -> Tensor:
-        """Logarithm of the score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5)."""
-        offset = (poses[..., :3] - pose[:, None, :3]) * self.pose_scale
+        """Logarithm of the score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5); `_BLIND` where it is 0."""
+        offset = poses[..., :3] - pose[:, None, :3]
         view = forward_vector(pose).unsqueeze(1)
-        along = _dot(offset, view)
-        across2 = (_dot(offset, offset) - along.square()).clamp(min=0)
+        along, distance2 = _dot(offset, view), _dot(offset, offset)
+        across2 = (distance2 - along.square()).clamp(min=0)
         cosine = _dot(forward_vector(poses), view)
-        lateral = -across2 / (2 * self.sigma_across**2)
-
-        def term(weight: float, share: Tensor, distance: Tensor) -> Tensor:
-            return (weight * share.clamp(min=0)).log() - distance.square() / (2 * self.sigma_along**2) + lateral
-
-        return torch.maximum(term(self.weight_view, cosine, along), term(self.weight_back, -cosine, along - self.mu))
+        # One of the two terms at most is above zero: which one, the views tell.
+        share = torch.maximum(self.weight_view * cosine, -self.weight_back * cosine)
+        shift = along.sub((cosine < 0).to(along), alpha=self.mu / self.pose_scale)
+        wide, high = (0.5 * (self.pose_scale / sigma) ** 2 for sigma in (self.sigma_along, self.sigma_across))
+        score = share.log().sub(shift.square(), alpha=wide).sub(across2, alpha=high)
+        return torch.maximum(score, _BLIND - distance2.sqrt())
 
     def embed(self, poses: Tensor) -> Tensor:
         """(..., 6) points so far apart, D, that no frame scores more than ln w_view - D²/2.
@@ -195,20 +195,20 @@ class WorldPack:
         For s²/σ_s² + ℓ²/σ_ℓ² is at least the squared distance over the greater σ's square, and ln c at most c - 1, that
         is, half the squared distance of the views, negative.
         """
-        scale = self.pose_scale / max(self.sigma_along, self.sigma_across)
-        return torch.cat([poses[..., :3] * scale, forward_vector(poses)], -1)
+        return self._points(poses[..., :3], forward_vector(poses))
 
     def probes(self, pose: Tensor) -> list[Probe]:
         """Where to search for frames that may score well from ``pose`` (Q, 5): around it, and ahead looking back."""
-        view = forward_vector(pose)
-        across = torch.cat([pose[:, :3] + self.mu / self.pose_scale * view, pose[:, 3:]], 1)
-        back = self.embed(across) * pose.new_tensor([1, 1, 1, -1, -1, -1])
-        return [Probe(self.embed(pose), math.log(self.weight_view)), Probe(back, math.log(self.weight_back))]
+        place, view = pose[:, :3], forward_vector(pose)
+        back = self._points(place.add(view, alpha=self.mu / self.pose_scale), -view)
+        return [Probe(self._points(place, view), math.log(self.weight_view)), Probe(back, math.log(self.weight_back))]
+
+    def _points(self, places: Tensor, views: Tensor) -> Tensor:
+        """`embed` of the poses at ``places`` (..., 3) that look along ``views`` (..., 3)."""
+        return torch.cat([places * (self.pose_scale / max(self.sigma_along, self.sigma_across)), views], -1)
 
     def __call__(self, query: Query, remembered: Remembered, k: int) -> Retrieved:
         score = self.score(query.pose, remembered.poses)
-        distance = (remembered.poses[..., :3] - query.pose[:, None, :3]).norm(dim=-1)
-        score = torch.where(score == _NEVER, _BLIND - distance, score)
         if remembered.imagined is not None and self.weight_imagined < 1:
             score = torch.where(remembered.imagined, score + math.log(self.weight_imagined), score)
         return choose(score, query, remembered, k, self.exclusion, self.exclusion_mode)
@@ -314,7 +314,7 @@ class Coverage:
         total = wanted.sum(1, keepdim=True).clamp(min=1)
         uncovered = wanted.to(query.pose.dtype)
         left = seen & ~recent(query, remembered, self.exclusion)
-        columns, valid, scores = [], [], []
+        columns, valid, scores = [seen[:, :0].to(torch.int64)], [seen[:, :0]], [penalty[:, :0]]
         for _ in range(min(k, remembered.exist.shape[1])):
             gain = (shown @ uncovered.unsqueeze(-1)).squeeze(-1) / total - penalty
             best = best_first(gain.masked_fill(~left, _NEVER), 1)
@@ -324,7 +324,7 @@ class Coverage:
             picked = shown.gather(1, best.unsqueeze(-1).expand(-1, -1, self.points)).squeeze(1) * valid[-1]
             uncovered = uncovered * (1 - picked)
             left = left.scatter(1, best, False)
-        return padded(columns, valid, scores, query, k)
+        return padded(torch.cat(columns, 1), torch.cat(valid, 1), torch.cat(scores, 1), k)
 
 
 @dataclass(frozen=True)
@@ -368,7 +368,7 @@ class ViewOverlap:
         columns = key.argsort(1)[:, :k]
         valid = seen.gather(1, columns)
         score = share.gather(1, chunk).gather(1, columns).masked_fill(~valid, _NEVER)
-        return padded([columns], [valid], [score], query, k)
+        return padded(columns, valid, score, k)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -429,8 +429,7 @@ def recent(query: Query, remembered: Remembered, steps: int) -> Tensor:
 
 def best_first(score: Tensor, k: int) -> Tensor:
     """Columns (B, k) of the greatest scores (B, N), greatest first and of equals the newest (rightmost) first."""
-    order = score.flip(1).sort(dim=1, descending=True, stable=True)[1][:, :k]
-    return score.shape[1] - 1 - order
+    return score.sort(dim=1, stable=True)[1][:, max(0, score.shape[1] - k) :].flip(1)
 
 
 def choose(score: Tensor, query: Query, remembered: Remembered, k: int, exclusion: int, mode: Exclusion) -> Retrieved:
@@ -441,24 +440,23 @@ def choose(score: Tensor, query: Query, remembered: Remembered, k: int, exclusio
     seen = visible(query, remembered)
     k_there = min(k, score.shape[1])
     # A frame may be seen and yet score minus infinity: it still comes before what is not there.
-    floor = torch.where(seen, score.clamp(min=torch.finfo(score.dtype).min), _NEVER)
+    score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(~seen, _NEVER)
     if mode == "spacing":
-        columns, valid = _spaced(floor, seen, remembered.times, k_there, exclusion)
+        columns, valid = _spaced(score, seen, remembered.times, k_there, exclusion)
     else:
-        columns = best_first(floor, score.shape[1] if exclusion else k_there)
+        columns = best_first(score, score.shape[1] if exclusion else k_there)
         if exclusion:
             # Three classes, in order: outside the window, inside it, not there.
             rank = recent(query, remembered, exclusion).to(torch.uint8).masked_fill(~seen, 2)
             columns = columns.gather(1, rank.gather(1, columns).sort(dim=1, stable=True)[1])[:, :k_there]
         valid = seen.gather(1, columns)
-    score = score.masked_fill(~seen, _NEVER)
-    return padded([columns], [valid], [score.gather(1, columns)], query, k)
+    return padded(columns, valid, score.gather(1, columns), k)
 
 
 def _spaced(score: Tensor, seen: Tensor, times: Tensor, k: int, spacing: int) -> tuple[Tensor, Tensor]:
     """Greedy choices at least ``spacing`` steps apart, then the best of the rest; and which of the k there are."""
     left, free = seen.clone(), seen.clone()
-    columns, valid = [], []
+    columns, valid = [score[:, :0].to(torch.int64)], [seen[:, :0]]
     for _ in range(k):
         allowed = torch.where(free.any(1, keepdim=True), free, left)
         best = best_first(score.masked_fill(~allowed, _NEVER), 1)
@@ -466,20 +464,16 @@ def _spaced(score: Tensor, seen: Tensor, times: Tensor, k: int, spacing: int) ->
         valid.append(left.gather(1, best))
         left = left.scatter(1, best, False)
         free = free & left & ((times - times.gather(1, best)).abs() >= spacing)
-    if not columns:
-        return torch.zeros(len(seen), 0, dtype=torch.int64, device=seen.device), seen[:, :0]
     return torch.cat(columns, 1), torch.cat(valid, 1)
 
 
-def padded(columns: list[Tensor], valid: list[Tensor], scores: list[Tensor], query: Query, k: int) -> Retrieved:
-    """Choices (B, ≤ k) side by side, filled up to k with nothing."""
-    b, device = len(query.time), query.time.device
-    chosen = torch.cat(columns, 1) if columns else torch.zeros(b, 0, dtype=torch.int64, device=device)
-    there = torch.cat(valid, 1) if valid else chosen.bool()
-    score = torch.cat(scores, 1) if scores else chosen.to(torch.float64)
-    pad = (0, k - chosen.shape[1])
-    fill = torch.nn.functional.pad
-    return Retrieved(fill(chosen.where(there, 0), pad), fill(there, pad), fill(score, pad, value=_NEVER))
+def padded(columns: Tensor, valid: Tensor, score: Tensor, k: int) -> Retrieved:
+    """Choices (B, ≤ k) filled up to k with nothing."""
+    columns = columns * valid
+    if missing := k - columns.shape[1]:
+        pad, fill = (0, missing), torch.nn.functional.pad
+        columns, valid, score = fill(columns, pad), fill(valid, pad), fill(score, pad, value=_NEVER)
+    return Retrieved(columns, valid, score)
 
 
 def ball(n: int, device: torch.device | str = "cpu") -> Tensor:
