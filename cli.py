@@ -30,6 +30,8 @@ from .evaluation import (
     EventConfig,
     ImagineConfig,
     PlanConfig,
+    PlanningConfig,
+    PlanRankingConfig,
     RetentionConfig,
     ReturnConfig,
     SensitivityConfig,
@@ -144,8 +146,33 @@ class Calibration(_OneWorld):
 
 
 @dataclass(frozen=True)
+class Planning:
+    """Who reaches which goals: planners with and without memory, and baselines, in one table, at equal wall time if
+    asked for. The same command goes on with a table that was interrupted, and adds rows to one that is there."""
+
+    worlds: tuple[str, ...] = ("memory=doom-rooms-tiny", "forgetful=doom-rooms-tiny@none")
+    """Worlds to plan in, as elsewhere: bundled ones or directories, with a name before and changes behind. The first is
+    the one that the learned baselines see by."""
+    device: Device = "auto"
+    """Where to compute."""
+    out: Path = Path("runs/planning")
+    """Directory for the table (Markdown, JSON) and its cells."""
+    settings: Annotated[PlanningConfig, tyro.conf.arg(name="")] = field(default_factory=PlanningConfig)
+
+
+@dataclass(frozen=True)
+class Ranking(_Worlds):
+    """Imagine random plans and carry all of them out: do imagined returns rank real ones, and how much better than the
+    truth does the plan look that is chosen?"""
+
+    out: Path = Path("runs/ranking")
+    """Directory for the report (JSON) and the figure."""
+    settings: Annotated[PlanRankingConfig, tyro.conf.arg(name="")] = field(default_factory=PlanRankingConfig)
+
+
+@dataclass(frozen=True)
 class Evaluate:
-    """Measure on held-out maps what a world remembers, and whether it knows when it is wrong."""
+    """Measure on held-out maps what a world remembers, whether it knows when it is wrong, what plans in it achieve."""
 
     test: (
         Annotated[Return, tyro.conf.subcommand("return")]
@@ -153,6 +180,8 @@ class Evaluate:
         | Annotated[Retention, tyro.conf.subcommand("retention")]
         | Annotated[Sensitivity, tyro.conf.subcommand("sensitivity")]
         | Annotated[Calibration, tyro.conf.subcommand("calibration")]
+        | Annotated[Planning, tyro.conf.subcommand("planning")]
+        | Annotated[Ranking, tyro.conf.subcommand("ranking")]
     )
 
 
@@ -261,11 +290,11 @@ class _Bars:
             _ERROR.print(f"{stage}: {done}/{total} after {now - self._begun[stage]:.0f} s {note}".rstrip())
 
 
-def _load(verb: _OneWorld) -> Any:
+def _load(verb: _OneWorld, **use: str) -> Any:
     from .world_models.pretrained import load_world
     from .world_models.training.train import pick_device
 
-    return load_world(verb.world, pick_device(verb.device))
+    return load_world(verb.world, pick_device(verb.device), **use)
 
 
 def _collect(config: Collect) -> None:
@@ -312,7 +341,7 @@ def _compare(verb: Compare) -> None:
 
 
 def _evaluate(verb: Evaluate) -> None:
-    from .evaluation import calibration, event_test, retention, return_test, sensitivity
+    from .evaluation import calibration, event_test, plan_ranking, planning_table, retention, return_test, sensitivity
 
     test = verb.test
     report: Any
@@ -324,6 +353,13 @@ def _evaluate(verb: Evaluate) -> None:
         world = _load(test)
         with _Bars() as bars:
             report = calibration(world, test.settings, test.out, progress=bars)
+    elif isinstance(test, (Planning, Ranking)):
+        worlds = _ways_of(test)
+        with _Bars() as bars:
+            if isinstance(test, Planning):
+                report = planning_table(worlds, test.settings, test.out, progress=bars)
+            else:
+                report = plan_ranking(worlds, test.settings, test.out, progress=bars)
     else:
         worlds = _named_worlds(test.worlds, test.device)
         with _Bars() as bars:
@@ -337,7 +373,16 @@ def _evaluate(verb: Evaluate) -> None:
     _OUT.print(f"Pictures and the whole report: {test.out}")
 
 
-def _named_worlds(entries: tuple[str, ...], device: Device) -> dict[str, Any]:
+def _ways_of(test: Planning | Ranking) -> dict[str, Any]:
+    from .evaluation.planning_methods import Worlds
+
+    videos, states = _named_worlds(test.worlds, test.device), {}
+    if {"state", "draft"} & set(test.settings.imaginations):
+        states = _named_worlds(test.worlds, test.device, imagination="state")
+    return {name: Worlds(world, states.get(name)) for name, world in videos.items()}
+
+
+def _named_worlds(entries: tuple[str, ...], device: Device, **use: str) -> dict[str, Any]:
     from .world_models.pretrained import load_world
     from .world_models.training.train import pick_device
 
@@ -351,7 +396,7 @@ def _named_worlds(entries: tuple[str, ...], device: Device) -> dict[str, Any]:
         if unknown := sorted(set(overrides) - {"packing", "positions", "retrieval"}):
             raise ConfigError(f"Behind a world stand packing=, positions= or a retrieval strategy, not {unknown[0]!r}.")
         worlds[name if named else Path(rest).name] = load_world(
-            world if named else rest, pick_device(device), **overrides
+            world if named else rest, pick_device(device), **overrides, **use
         )
     if len(worlds) < len(entries):
         raise ConfigError(f"The worlds need different names, got {', '.join(entries)}.")
@@ -371,7 +416,8 @@ def _plan(verb: Plan) -> None:
     from .evaluation import run_control
 
     with _Bars() as bars:
-        report = run_control(_load(verb), verb.settings, verb.out, progress=bars)
+        state = None if verb.settings.imagination == "video" else _load(verb, imagination="state")
+        report = run_control(_load(verb), verb.settings, verb.out, state=state, progress=bars)
     _summary({"planning": report.planner, "random actions": report.chance}, verb.out)
 
 

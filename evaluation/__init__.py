@@ -12,6 +12,10 @@ from .event_report import EventConfig, EventReport
 from .event_test import event_test
 from .imagine import ImagineConfig, imagine_episode
 from .imagined_vs_real import compare
+from .plan_ranking import plan_ranking
+from .plan_ranking_report import PlanRankingConfig, PlanRankingReport
+from .planning_report import PlanningConfig, PlanningReport
+from .planning_table import planning_table
 from .retention import retention
 from .retention_report import RetentionConfig, RetentionReport
 from .return_report import ReturnConfig, ReturnReport
@@ -30,6 +34,10 @@ __all__ = [
     "EventReport",
     "ImagineConfig",
     "PlanConfig",
+    "PlanRankingConfig",
+    "PlanRankingReport",
+    "PlanningConfig",
+    "PlanningReport",
     "RetentionConfig",
     "RetentionReport",
     "ReturnConfig",
@@ -40,6 +48,8 @@ __all__ = [
     "compare",
     "event_test",
     "imagine_episode",
+    "plan_ranking",
+    "planning_table",
     "retention",
     "return_test",
     "run_control",

@@ -4,101 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
-from ..planning import CEM, ICEM, MPPI, PredictiveSampling, RandomShooting, Solver
 from ..world_models.world import World
+from .control_config import ControlConfig
 from .execution import Trace
-from .goals import Reached, separation
+from .goals import Place, separation
 from .metrics import Interval, bootstrap, wilson
+from .planning_methods import ImaginationName, SolverName, check_choice
 from .report import jsonable, provenance
-
-SOLVERS: dict[str, type[Solver]] = {
-    "cem": CEM, "icem": ICEM, "mppi": MPPI, "predictive-sampling": PredictiveSampling,
-    "random-shooting": RandomShooting,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class PlanConfig:
+class PlanConfig(ControlConfig):
     """Which goals, how to plan for them, and what counts as reaching them."""
 
-    goal: Literal["frame", "pose"] = "frame"
-    """What the planner is given: only the picture seen at the goal, or its pose. A pose asks little of a
-    world: one that knows no more than what its actions mean can plan for it."""
-    episodes: int = 50
-    """Goals, each on a held-out map of its own."""
-    solver: Literal["cem", "icem", "mppi", "predictive-sampling", "random-shooting"] = "cem"
+    place: Place = "straight"
+    """Where goals lie: a free straight line away (straight; near: those in view; out-of-view: the others), or seen
+    earlier and behind walls now (behind)."""
+    solver: SolverName = "cem"
     """How candidate plans are refined."""
-    horizon: int = 8
-    """Steps looked ahead."""
-    candidates: int = 32
-    """Plans tried in each iteration."""
-    iterations: int = 2
-    """How often they are refined."""
-    elites: int = 8
-    """Best plans learned from in each iteration."""
-    replan_interval: int = 2
-    """Real steps taken of each plan before planning anew."""
-    budget: int = 20
-    """Most real steps an episode, for the planner and for chance alike."""
-    nearest: int = 6
-    """Fewest steps of the known way to a goal."""
-    farthest: int = 12
-    """Most steps of the known way to a goal."""
-    radius: float = 30.0
-    """A goal is reached within this distance, in world units …"""
-    heading: float = 23.0
-    """… and this angle between the viewing directions, in degrees."""
-    context: int = 16
-    """Real frames seen before the start, itself included."""
+    imagination: ImaginationName = "video"
+    """Where plans are imagined: frame by frame (video), in state space (state), or drafted there and chosen among in
+    video (draft)."""
     random_repeats: int = 4
     """Episodes of random actions on every goal."""
-    split: Literal["validation", "test"] = "validation"
-    """Which held-out maps. Test maps are for reports only."""
     pictures: int = 3
-    """Episodes drawn as video, GIF and map: the first ones, not chosen."""
-    batch: int = 25
-    """Episodes planned for and acted in at once, each in a real environment of its own."""
-    seed: int = 0
-    """Of maps, goals, candidates and imagination."""
+    """Episodes drawn as video, GIF, strip and maps: the first ones, not chosen."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "budget", "context", "random_repeats", "batch", "replan_interval"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.solver not in SOLVERS:
-            raise ConfigError(f"A solver is one of {', '.join(SOLVERS)}; got {self.solver!r}.")
-        if self.goal not in ("pose", "frame"):
-            raise ConfigError(f"A goal is given as its 'pose' or its 'frame', not {self.goal!r}.")
-        if self.split not in ("validation", "test"):
-            raise ConfigError(f"Planning is tried on 'validation' or 'test' maps, not on {self.split!r}.")
-        if self.replan_interval > self.horizon:
-            raise ConfigError(
-                f"replan_interval must be at most the horizon of {self.horizon}, got {self.replan_interval}."
-            )
-
-    def make_solver(self) -> Solver:
-        """The solver of these fields.
-
-        Raises:
-            ConfigError: they contradict each other.
-        """
-        return SOLVERS[self.solver](
-            horizon=self.horizon,
-            candidates=self.candidates,
-            iterations=self.iterations,
-            elites=self.elites,
-            seed=self.seed,
-        )
-
-    @property
-    def reached(self) -> Reached:
-        """When a goal counts as reached."""
-        return Reached(self.radius, self.heading)
+        super().__post_init__()
+        if self.random_repeats < 1:
+            raise ConfigError(f"random_repeats must be at least 1, got {self.random_repeats}.")
+        check_choice(self.solver, SolverName, "A solver")
+        check_choice(self.imagination, ImaginationName, "imagination")
+        self.check_place(self.place)
 
 
 @dataclass(frozen=True)
@@ -156,6 +99,7 @@ class ControlReport:
         known_way: steps of the known ways to the goals, the best one could expect on free ground; over maps.
         distance: world units from the starts to the goals.
         model_steps: worlds imagined one step, for one plan.
+        draft_steps: worlds imagined one step in state space to draft it.
         seconds: of planning, for one real step of one episode, episodes planned in batches.
         episodes: for each goal its difficulty, and how the planner fared.
         files: pictures written, relative to the report.
@@ -169,6 +113,7 @@ class ControlReport:
     known_way: Interval
     distance: Interval
     model_steps: float
+    draft_steps: float
     seconds: float
     episodes: tuple[dict[str, Any], ...]
     files: tuple[str, ...] = ()
@@ -196,13 +141,15 @@ def summarise(
         known_way=bootstrap([t.task.steps for t in planned], maps, seed=config.seed),
         distance=bootstrap([t.task.distance for t in planned], maps, seed=config.seed),
         model_steps=sum(t.model_steps for t in planned) / plans,
+        draft_steps=sum(t.draft_steps for t in planned) / plans,
         seconds=sum(t.seconds for t in planned) / sum(t.steps for t in planned),
-        episodes=tuple(_row(trace) for trace in planned),
+        episodes=tuple(episode_row(trace) for trace in planned),
         provenance=provenance(world),
     )
 
 
-def _row(trace: Trace) -> dict[str, Any]:
+def episode_row(trace: Trace) -> dict[str, Any]:
+    """An episode's difficulty and outcome, as plain data for a report."""
     distance, heading = separation(trace.poses[-1], trace.task.goal_pose)
     return {
         **trace.task.difficulty(),

@@ -1,28 +1,30 @@
-"""Drawing goals that are reachable, not yet reached, and in view or just out of view."""
+"""Drawing goals that are reachable, not yet reached, and in view, out of view, or seen earlier and behind walls now."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..envs.doom_rooms.layout import PLAYER_RADIUS
 from ..envs.explorers import Explorer
 from ..errors import ConfigError, WorldloopError
 from ..world_models.actions import ActionSpec
 from ..world_models.pose import move
-from .clips import record_clips
-from .goals import GoalTask, Pose, Reached, greedy_action, separation
+from .clips import Clips, record_clips
+from .goal_behind import behind_walls
+from .goal_geometry import bearing, free_line, in_view, map_of, unseen, walking_distance
+from .goal_object import the_object
+from .goals import GoalTask, Place, Pose, Reached, Sought, greedy_action, repeat, separation
 from .progress import Progress, silent
 
 _STARTS, _TARGETS = 10, 20
-_HALF_VIEW = 45.0
-"""Degrees from the middle of DoomRooms' picture to its edge."""
+
+Draw = Callable[[gym.Env[Any, Any], ActionSpec, Clips, Sought, np.random.Generator], GoalTask | None]
 
 
 def sample_goals(
@@ -31,43 +33,69 @@ def sample_goals(
     spec: ActionSpec,
     maps: Sequence[int],
     *,
+    count: int | None = None,
+    place: Place = "straight",
+    target: Literal["pose", "object"] = "pose",
     context: int = 16,
     steps: tuple[int, int] = (6, 12),
     reached: Reached | None = None,
+    ago: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[GoalTask]:
-    """One task on each of ``maps``.
+    """One task on each of ``maps``, or on so many of them.
 
     An explorer gathers ``context`` frames. From where it stops, a place is drawn ahead or just out of view
     (up to 90 degrees to either side) with a free line to it, and a heading near the present one; the straight
     way there is walked in the real world, and where that ends is the goal. So every goal is reachable and its
-    picture is exact. Goals reached already at the start, or taking fewer or more than ``steps``, are drawn
-    again.
+    picture is exact. Goals behind walls are frames of the exploration instead, see `goal_behind.behind_walls`.
+    Goals reached already at the start, or taking fewer or more than ``steps``, are drawn again.
 
     Args:
-        env: a real environment; see `clips.record_clips`.
+        env: a real environment; see `clips.record_clips`. Goals behind walls need one with a map.
         explorer: gathers the context.
         spec: the environment's actions.
         maps: map seeds.
+        count: how many tasks; further maps take the place of those on which no goal was found. None for one on each.
+        place: where goals lie.
+        target: a pose, or the map's goal object, see `goal_object.the_object`.
         context: frames seen before the start, itself included.
         steps: fewest and most steps of the known way.
         reached: when a goal counts as reached; starts that satisfy it are rejected.
+        ago: of goals behind walls, how many steps before the start they were seen; None for any number.
         seed: of everything drawn.
         progress: told after every task.
 
     Raises:
-        ConfigError: a range of steps that is empty.
-        WorldloopError: no such goal was found on a map.
+        ConfigError: a range of steps that is empty, an ``ago`` outside the context, or walls asked for without a map.
+        WorldloopError: no such goal was found on a map, and no other is left.
     """
     if not 1 <= steps[0] <= steps[1]:
         raise ConfigError(f"The steps to a goal are a range from 1 up, got {steps[0]} to {steps[1]}.")
-    tasks = []
+    if ago is not None and (place != "behind" or not 1 <= ago < context):
+        raise ConfigError(
+            f"Goals seen so many steps ago lie behind walls, 1 to {context - 1} steps back in a context of {context} "
+            f"frames; got {ago} for goals {place!r}."
+        )
+    sought = Sought(place, steps, reached or Reached(), ago)
+    draw: Draw = the_object if target == "object" else behind_walls if place == "behind" else _straight
+    wanted = len(maps) if count is None else count
+    tasks: list[GoalTask] = []
     for i, map_seed in enumerate(maps):
+        if len(tasks) == wanted:
+            break
         rng = np.random.default_rng([seed, i])
-        tasks.append(_sample(env, explorer, spec, int(map_seed), context, steps, reached or Reached(), rng))
-        progress("drawing goals", i + 1, len(maps))
+        try:
+            tasks.append(_sample(env, explorer, spec, int(map_seed), context, sought, draw, rng))
+        except _NotFound as error:
+            if len(maps) - i - 1 < wanted - len(tasks):
+                raise WorldloopError(str(error)) from None
+        progress("drawing goals", len(tasks), wanted)
     return tasks
+
+
+class _NotFound(Exception):
+    """A map on which there is no goal as asked."""
 
 
 def _sample(
@@ -76,43 +104,58 @@ def _sample(
     spec: ActionSpec,
     map_seed: int,
     context: int,
-    steps: tuple[int, int],
-    reached: Reached,
+    sought: Sought,
+    draw: Draw,
     rng: np.random.Generator,
 ) -> GoalTask:
     for _ in range(_STARTS):
         clip = record_clips(env, explorer, [map_seed], context, seed=int(rng.integers(2**31)))
-        seed, start = int(clip.seeds[0]), clip.poses[0, -1]
-        for _ in range(_TARGETS):
-            target = _target(spec, start, steps[1], rng)
-            if not _free_line(env, start, target, body=True):
-                continue
-            env.reset(seed=seed, options={"map_seed": map_seed})
-            for action in clip.actions[0, 1:]:
-                env.step(action)
-            route, frame, pose = _walk(env, spec, start, target, steps[1] + 1)
-            if not steps[0] <= len(route) <= steps[1] or reached(start, pose):
-                continue
-            distance, heading = separation(start, pose)
-            bearing = _bearing(start, pose)
-            return GoalTask(
-                seed=seed,
-                map_seed=map_seed,
-                frames=clip.frames[0],
-                actions=clip.actions[0],
-                poses=clip.poses[0],
-                goal_frame=frame,
-                goal_pose=pose,
-                route=route,
-                distance=distance,
-                heading=heading,
-                bearing=bearing,
-                in_view=bearing <= _HALF_VIEW and _free_line(env, start, pose, body=False),
-            )
-    raise WorldloopError(
-        f"No goal {steps[0]} to {steps[1]} steps away was found on map {map_seed} in {_STARTS * _TARGETS} "
-        "attempts; allow other distances, or take other maps."
+        task = draw(env, spec, clip, sought, rng)
+        if task is not None:
+            return task
+    steps = sought.steps
+    raise _NotFound(
+        f"No goal {steps[0]} to {steps[1]} steps away was found on map {map_seed} after {_STARTS} explorations of "
+        f"{context} frames; allow other distances or a longer context, or take other maps."
     )
+
+
+def _straight(
+    env: gym.Env[Any, Any], spec: ActionSpec, clip: Clips, sought: Sought, rng: np.random.Generator
+) -> GoalTask | None:
+    """A goal at the end of a straight line, in view or not as asked; None where none was found."""
+    seed, map_seed, start = int(clip.seeds[0]), int(clip.maps[0]), clip.poses[0, -1]
+    least, most = sought.steps
+    for _ in range(_TARGETS):
+        target = _target(spec, start, most, rng)
+        if not free_line(map_of(env), start, target, body=True):
+            continue
+        repeat(env, seed, map_seed, clip.actions[0])
+        route, frame, pose = _walk(env, spec, start, target, most + 1)
+        if not least <= len(route) <= most or sought.reached(start, pose):
+            continue
+        layout, (distance, heading) = map_of(env), separation(start, pose)
+        visible = in_view(layout, start, pose)
+        if sought.place != "straight" and visible != (sought.place == "near"):
+            continue
+        return GoalTask(
+            seed=seed,
+            map_seed=map_seed,
+            frames=clip.frames[0],
+            actions=clip.actions[0],
+            poses=clip.poses[0],
+            goal_frame=frame,
+            goal_pose=pose,
+            route=route,
+            distance=distance,
+            heading=heading,
+            bearing=bearing(start, pose),
+            in_view=visible,
+            place=sought.place,
+            walk=walking_distance(layout, start, pose),
+            unseen=unseen(layout, clip.poses[0], pose),
+        )
+    return None
 
 
 def _target(spec: ActionSpec, start: Pose, most: int, rng: np.random.Generator) -> Pose:
@@ -136,22 +179,3 @@ def _walk(
         pose = np.asarray(info["pose"])
         route.append(action)
     return np.asarray(route), frame, pose
-
-
-def _bearing(start: Pose, goal: Pose) -> float:
-    """Degrees between the viewing direction at ``start`` and the direction to ``goal``'s position."""
-    toward = math.atan2(goal[1] - start[1], goal[0] - start[0])
-    return abs(math.degrees((toward - start[3] + math.pi) % (2 * math.pi) - math.pi))
-
-
-def _free_line(env: gym.Env[Any, Any], start: Pose, end: Pose, body: bool) -> bool:
-    """Whether the straight line holds nothing solid: for a walker's ``body``, or only for a look.
-
-    An environment without a layout has nothing in the way.
-    """
-    layout = getattr(env.unwrapped, "layout", None)
-    if layout is None:
-        return True
-    margin = 0.0 if body else -PLAYER_RADIUS
-    points = np.linspace(start[:2], end[:2], max(2, math.ceil(math.dist(start[:2], end[:2]) / 4)))
-    return all(layout.clear(float(x), float(y), margin) for x, y in points)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +15,10 @@ from ..world_models.actions import ActionSpec
 from ..world_models.pose import move, pose_distance
 
 Pose = NDArray[np.float64]
+
+Place = Literal["straight", "near", "out-of-view", "behind"]
+"""Where goals lie. ``straight``: a free straight line away, ahead or to either side. ``near``: those of them that are
+in the picture at the start. ``out-of-view``: those that are not. ``behind``: seen earlier, and now behind walls."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,23 @@ class Reached:
 
 
 @dataclass(frozen=True)
+class Sought:
+    """Which goals are drawn.
+
+    Attributes:
+        place: where they lie.
+        steps: fewest and most steps of the known way.
+        reached: when one counts as reached; starts that satisfy it are rejected.
+        ago: how many steps before the start they were seen; None for any number.
+    """
+
+    place: Place
+    steps: tuple[int, int]
+    reached: Reached
+    ago: int | None = None
+
+
+@dataclass(frozen=True)
 class GoalTask:
     """One problem: what has been seen, where to go, and how hard that is.
 
@@ -51,6 +73,10 @@ class GoalTask:
         heading: degrees between their viewing directions.
         bearing: degrees from the viewing direction at the start to the goal's position.
         in_view: whether the goal's position is inside the picture at the start, nothing solid before it.
+        place: how it was drawn.
+        walk: length of the shortest way on the true map, in world units; the distance, where there is no map.
+        unseen: frames since the goal's position was last inside a picture; None where it never was.
+        index: which of ``frames`` the goal is; None where it was not seen from there.
     """
 
     seed: int
@@ -65,6 +91,15 @@ class GoalTask:
     heading: float
     bearing: float
     in_view: bool
+    place: Place = "straight"
+    walk: float = math.nan
+    unseen: int | None = None
+    index: int | None = None
+
+    @property
+    def ago(self) -> int | None:
+        """Steps since the walker was at the goal; None where it never was."""
+        return None if self.index is None else len(self.frames) - 1 - self.index
 
     @property
     def steps(self) -> int:
@@ -80,13 +115,24 @@ class GoalTask:
             "heading": self.heading,
             "bearing": self.bearing,
             "in_view": self.in_view,
+            "place": self.place,
+            "walk": self.walk,
+            "unseen": self.unseen,
+            "ago": self.ago,
         }
 
     def begin(self, env: gym.Env[Any, Any]) -> None:
         """Put ``env`` into the state that ``frames`` ends with, by repeating what led there."""
-        env.reset(seed=self.seed, options={"map_seed": self.map_seed})
-        for action in self.actions[1:]:
-            env.step(action)
+        repeat(env, self.seed, self.map_seed, self.actions)
+
+
+def repeat(env: gym.Env[Any, Any], seed: int, map_seed: int, actions: NDArray[Any]) -> NDArray[np.uint8]:
+    """Reset, and take actions (K, ...) but the first, which led nowhere: the last frame (H, W, 3)."""
+    frame, _ = env.reset(seed=seed, options={"map_seed": map_seed})
+    for action in actions[1:]:
+        frame = env.step(action)[0]
+    last: NDArray[np.uint8] = frame
+    return last
 
 
 def separation(pose: Pose, goal: Pose) -> tuple[float, float]:

@@ -15,11 +15,13 @@ from toy_world import KEYS, ToyArena, ToyEnv, ToyWorld
 
 from worldloop.envs.explorers import FunctionPolicy
 from worldloop.errors import ConfigError
-from worldloop.evaluation.control import goal_objective, run_control
+from worldloop.evaluation.baselines import OracleAgent, RandomAgent
+from worldloop.evaluation.control import objective_for, run_control
 from worldloop.evaluation.control_report import ControlReport, PlanConfig
-from worldloop.evaluation.execution import Trace, execute_plans, execute_random
+from worldloop.evaluation.execution import Trace, execute
 from worldloop.evaluation.goal_sampling import sample_goals
 from worldloop.evaluation.goals import GoalTask, Reached, separation
+from worldloop.evaluation.planning_agent import PlanningAgent
 
 ARENA = ToyArena(goal=(-1e6, 0.0), size=800.0)
 WALKER = FunctionPolicy(lambda observation, info, rng: int(rng.integers(7)), "random")
@@ -38,11 +40,10 @@ def tasks() -> list[GoalTask]:
     return sample_goals(ToyEnv(ARENA), WALKER, KEYS, range(100_000, 100_005), context=3, steps=(4, 8))
 
 
-def execute(world: ToyWorld, tasks: list[GoalTask], n_envs: int, **kwargs: Any) -> list[Trace]:
-    settings: dict[str, Any] = {"reached": Reached(), "budget": 12, "replan_interval": 2} | kwargs
-    envs = [ToyEnv(ARENA) for _ in range(n_envs)]
-    solver = CONFIG.make_solver()
-    return execute_plans(world, solver, lambda c: goal_objective(world, c, CONFIG), tasks, envs, **settings)
+def planned(world: ToyWorld, tasks: list[GoalTask], n_envs: int, budget: int = 12) -> list[Trace]:
+    objective = objective_for(world, CONFIG.form)
+    agent = PlanningAgent("planning", world, CONFIG.search("cem").planner(), objective, 2, watch=True)
+    return execute(agent, tasks, [ToyEnv(ARENA) for _ in range(n_envs)], reached=Reached(), budget=budget)
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +69,22 @@ def test_the_report_lies_beside_its_pictures(report: tuple[ControlReport, Path])
     _, out = report
     data = json.loads((out / "plan.json").read_text(), parse_constant=pytest.fail)
     assert {p.name for p in out.iterdir()} == {*data["files"], "plan.json"}
-    assert set(data["files"]) == {"episode-0.mp4", "episode-0.gif", "episode-0-map.png"}
+    drawn = ("-map.png", "-plans.png", "-strip.png", ".gif", ".mp4")
+    assert sorted(data["files"]) == [f"episode-0{end}" for end in drawn]
     assert sum(e["reached"] for e in data["episodes"]) == round(6 * data["planner"]["success"]["estimate"])
     assert len(iio.imread(out / "episode-0.mp4", plugin="pyav")) > 6
 
 
 def test_episodes_do_not_depend_on_how_many_run_side_by_side(tasks: list[GoalTask]) -> None:
     world = ToyWorld(ARENA, noise=2.0)
-    together, alone = execute(world, tasks, 5), execute(world, tasks, 1)
+    together, alone = planned(world, tasks, 5), planned(world, tasks, 1)
     for a, b in zip(together, alone, strict=True):
         assert [int(x) for x in a.actions] == [int(x) for x in b.actions]
         assert all((p.poses == q.poses).all() for p, q in zip(a.plans, b.plans, strict=True))
 
 
 def test_a_trace_is_what_really_happened(tasks: list[GoalTask]) -> None:
-    for trace in execute(ToyWorld(ARENA), tasks, 3):
+    for trace in planned(ToyWorld(ARENA), tasks, 3):
         pose = torch.as_tensor(trace.poses[0])[None]
         for action, arrived in zip(trace.actions, trace.poses[1:], strict=True):
             pose = ARENA.arrive(pose, torch.as_tensor([int(action)]))
@@ -93,18 +95,42 @@ def test_a_trace_is_what_really_happened(tasks: list[GoalTask]) -> None:
 
 
 def test_an_exact_imagination_comes_true(tasks: list[GoalTask]) -> None:
-    for trace in execute(ToyWorld(ARENA), tasks, 5):
+    for trace in planned(ToyWorld(ARENA), tasks, 5):
         for plan in trace.plans:
             real = trace.poses[plan.step + 1 : plan.step + 3]
             assert np.allclose(plan.poses[: len(real)], np.stack(real))
 
 
 def test_nobody_acts_beyond_the_budget(tasks: list[GoalTask]) -> None:
-    world = ToyWorld(ARENA)
-    short = execute(world, tasks, 5, budget=2)
-    lucky = execute_random(KEYS, tasks, ToyEnv(ARENA), reached=Reached(), budget=2, repeats=2)
+    short = planned(ToyWorld(ARENA), tasks, 5, budget=2)
+    envs = [ToyEnv(ARENA) for _ in range(3)]
+    lucky = execute(RandomAgent(KEYS), tasks, envs, reached=Reached(), budget=2, repeats=2)
     assert all(t.steps <= 2 for t in (*short, *lucky)) and len(lucky) == 2 * len(tasks)
     assert all(t.steps == 2 for t in short if not t.reached)
+
+
+def test_chance_is_the_same_however_many_run_side_by_side(tasks: list[GoalTask]) -> None:
+    runs = [
+        execute(RandomAgent(KEYS), tasks, [ToyEnv(ARENA) for _ in range(n)], reached=Reached(), budget=5, repeats=2)
+        for n in (1, 4)
+    ]
+    assert [[int(a) for a in t.actions] for t in runs[0]] == [[int(a) for a in t.actions] for t in runs[1]]
+    first, again = runs[0][: len(tasks)], runs[0][len(tasks) :]
+    assert any(list(a.actions) != list(b.actions) for a, b in zip(first, again, strict=True))
+
+
+def test_on_free_ground_the_oracle_needs_no_more_than_the_known_way(tasks: list[GoalTask]) -> None:
+    for trace in execute(OracleAgent(KEYS), tasks, [ToyEnv(ARENA)], reached=Reached(), budget=12):
+        assert trace.reached and trace.steps <= trace.task.steps
+
+
+def test_what_was_considered_is_kept_with_its_costs(tasks: list[GoalTask]) -> None:
+    for trace in planned(ToyWorld(ARENA), tasks, 5):
+        for plan in trace.plans:
+            considered = plan.candidates
+            assert considered is not None and considered.poses.shape == (120, 6, 5)
+            best = int(considered.cost.argmin())
+            assert considered.cost[best] == plan.cost and (considered.poses[best] == plan.poses).all()
 
 
 def test_difficulty_and_outcome_are_reported_for_every_goal(report: tuple[ControlReport, Path]) -> None:
@@ -125,7 +151,11 @@ def test_separation_is_in_units_and_degrees() -> None:
     [
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"solver": "magic"}, "solver is one of cem, icem, mppi"),
-        ({"goal": "smell"}, "'pose' or its 'frame'"),
+        ({"goal": "smell"}, "form is one of frame, pose, index"),
+        ({"goal": "ago"}, "place is 'behind', not 'straight'"),
+        ({"place": "above"}, "place is one of straight, near"),
+        ({"objective": "taste"}, "objective is one of mse, cosine"),
+        ({"imagination": "dream"}, "imagination is one of video, state"),
         ({"split": "train"}, "not on 'train'"),
         ({"replan_interval": 7}, "at most the horizon of 6"),
     ],
