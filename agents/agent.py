@@ -1,0 +1,237 @@
+"""`Agent`: perceives and remembers through a world model, decides by what it learned in imagination."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import ConfigError, WorldFormatError
+from ..files import replacing, write_json
+from ..world_models.actions import ActionSpec
+from ..world_models.noise import hash64
+from ..world_models.pretrained import bundled_worlds, load_world
+from ..world_models.state import WorldState
+from ..world_models.world import World
+from .actor_critic import ActorCritic, ActorCriticConfig
+from .heads import HeadsConfig
+from .imagined_batch import check_states, draws
+from .policies import KeysPolicy
+
+FORMAT = "worldloop.agent/1"
+_DESCRIPTION, _WEIGHTS = "agent.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class AgentState:
+    """What an agent knows of B real worlds: what it saw and remembers of each, and its last actions (B, ...)."""
+
+    world: WorldState
+    acted: Tensor
+
+
+class Agent:
+    """A policy that remembers what it has really seen, in B real worlds side by side.
+
+    Example:
+        >>> agent = load_agent("runs/agent/agent")                                       # doctest: +SKIP
+        >>> frame, info = env.reset()                                                    # doctest: +SKIP
+        >>> state = None                                                                 # doctest: +SKIP
+        >>> for _ in range(50):                                                          # doctest: +SKIP
+        ...     action, state = agent.predict({"frame": frame, "pose": info["pose"]}, state)
+        ...     frame, _, terminated, truncated, info = env.step(action)
+
+    To planners it is a policy, a prior over keys and a value, all of state vectors: `act`, `probabilities`, `value`.
+
+    Args:
+        world: through which it perceives; the one it learned in.
+        heads: policy and critic.
+        seed: of the choices of `predict` where they are not deterministic.
+
+    Raises:
+        ConfigError: heads made for other states or actions than this world's.
+    """
+
+    def __init__(self, world: World, heads: ActorCritic, seed: int = 0) -> None:
+        check_states(world)
+        if heads.size != world.state_size or heads.spec != world.actions:
+            raise ConfigError(
+                f"This agent knows states of {heads.size} numbers and the actions {', '.join(heads.spec.names)}; "
+                f"the world has {world.state_size} and {', '.join(world.actions.names)}."
+            )
+        self.world, self.heads, self.seed = world, heads.eval(), seed
+
+    def begin(self, batch_size: int) -> AgentState:
+        """What is known of so many real worlds before the first frame."""
+        numbers = torch.arange(batch_size, dtype=torch.int64)
+        spec = self.world.actions
+        dtype = torch.int64 if spec.kind == "discrete" else torch.float32
+        nothing = torch.zeros((batch_size, *spec.shape), dtype=dtype, device=self.world.device)
+        return AgentState(self.world.start(batch_size, hash64(hash64(numbers) ^ self.seed)), nothing)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Mapping[str, Any],
+        state: AgentState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[Any, AgentState]:
+        """Look, remember and act, as Stable-Baselines3's models do, in one world or in B.
+
+        Args:
+            observation: ``"frame"`` (H, W, 3) or (B, H, W, 3) uint8, and ``"pose"`` (5,) or (B, 5) canonical.
+            state: what the last call returned; None before the first frame.
+            episode_start: (B,) bool, worlds whose episode begins with this observation: what was before is forgotten.
+            deterministic: take the likeliest action instead of a drawn one.
+
+        Returns:
+            The action, or actions (B, ...), and what is known now.
+
+        Raises:
+            ValueError: an observation without a frame or a pose, of another size, or of another number of worlds.
+        """
+        if not {"frame", "pose"} <= set(observation):
+            raise ValueError(f"An agent needs a frame and its pose; got an observation of {sorted(observation)}.")
+        frames, poses = torch.as_tensor(observation["frame"]), torch.as_tensor(observation["pose"])
+        single = frames.ndim == 3
+        if single:
+            frames, poses = frames.unsqueeze(0), poses.unsqueeze(0)
+        known = self.begin(len(frames)) if state is None else self._begun_again(state, episode_start)
+        seen = self.world.observe(known.world, frames.unsqueeze(1), known.acted.unsqueeze(1), poses.unsqueeze(1))
+        vectors = self.world.encode_state(seen)
+        policy = self.heads.policy
+        actions = policy.best(vectors) if deterministic else policy.act(vectors, draws(seen, self.world.actions.n))
+        after = AgentState(seen, actions)
+        chosen = actions.cpu().numpy()
+        if not single:
+            return chosen, after
+        return int(chosen[0]) if self.world.actions.kind == "discrete" else chosen[0], after
+
+    @torch.no_grad()
+    def act(self, vectors: Tensor, uniform: Tensor) -> Tensor:
+        """Actions (M, ...) in states (M, D), chosen by random numbers (M, n)."""
+        return self.heads.policy.act(vectors, uniform)
+
+    @torch.no_grad()
+    def probabilities(self, vectors: Tensor) -> Tensor:
+        """Probabilities (M, K) of the keys in states (M, D).
+
+        Raises:
+            ConfigError: actions are vectors.
+        """
+        if not isinstance(self.heads.policy, KeysPolicy):
+            raise ConfigError("Only a policy over keys has probabilities; this one acts by vectors.")
+        return self.heads.policy.probabilities(vectors)
+
+    def value(self, vectors: Tensor) -> Tensor:
+        """Discounted reward (M,) to be expected from states (M, D) on; differentiable in them."""
+        return self.heads.critic.value(vectors)
+
+    def save(self, directory: Path, about: dict[str, Any] | None = None) -> None:
+        """Write ``agent.json`` and ``weights.safetensors``; an agent already there stays loadable until this is whole.
+
+        Args:
+            directory: where; made if missing.
+            about: where the agent comes from, kept as JSON for readers.
+        """
+        weights = {k: v.detach().contiguous().cpu() for k, v in self.heads.state_dict().items()}
+        with replacing(directory / _WEIGHTS) as path:
+            save_file(weights, path, metadata={"format": FORMAT})
+        description = {
+            "format": FORMAT,
+            "size": self.heads.size,
+            "actions": self.heads.spec.to_json(),
+            "config": asdict(self.heads.config),
+            "world": _name(self.world, directory),
+            "perception": perception(self.world),
+            "about": about or {},
+        }
+        write_json(directory / _DESCRIPTION, description)
+
+    def _begun_again(self, state: AgentState, episode_start: Any) -> AgentState:
+        if episode_start is None:
+            return state
+        begun = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, bool))).to(state.acted.device)
+        if len(begun) != state.world.batch_size:
+            raise ValueError(f"episode_start is of {len(begun)} worlds; there are {state.world.batch_size}.")
+        if not bool(begun.any()):
+            return state
+        # Another episode, other chances.
+        fresh = self.begin(len(begun)).world.with_seeds(hash64(state.world.seeds))
+        acted = torch.where(begun.view(-1, *[1] * (state.acted.ndim - 1)), torch.zeros_like(state.acted), state.acted)
+        return replace(state, world=fresh.where(begun, state.world), acted=acted)
+
+
+def load_agent(path: str | Path, world: World | None = None, device: str = "cpu", seed: int = 0) -> Agent:
+    """Open a trained agent. Loading one never executes code.
+
+    Args:
+        path: directory that training or `Agent.save` wrote.
+        world: the world it perceives through; default: the one it was trained in, by name.
+        device: where to compute, if the world is loaded here.
+        seed: of the choices of `Agent.predict`.
+
+    Raises:
+        WorldFormatError: files missing, damaged, of another version or not of one agent; or its world is gone.
+        ConfigError: the world perceives otherwise than the one it was trained in.
+    """
+    path = Path(path)
+    try:
+        description = json.loads((path / _DESCRIPTION).read_text())
+        if description["format"] != FORMAT:
+            raise ValueError(f"its format is {description['format']!r}, not {FORMAT!r}")
+        config = _config(description["config"])
+        heads = ActorCritic(int(description["size"]), ActionSpec.from_json(description["actions"]), config)
+        weights = load_file(path / _WEIGHTS)
+        heads.load_state_dict(weights)
+    except FileNotFoundError as error:
+        raise WorldFormatError(f"There is no agent in {path}: {error.filename} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError, SafetensorError) as error:
+        raise WorldFormatError(f"The agent in {path} cannot be read: {' '.join(str(error).split())}") from error
+    if world is None:
+        name = str(description["world"])
+        if not name:
+            raise ConfigError(f"The agent in {path} was trained in a world without a directory: give world=.")
+        beside = path / name
+        world = load_world(beside if (beside / "world.json").is_file() else name, device)
+    if perception(world) != description["perception"]:
+        raise ConfigError("This world perceives otherwise than the one this agent was trained in: give that one.")
+    return Agent(world, heads.to(world.device), seed)
+
+
+def perception(world: World) -> str:
+    """Digest of what a world makes state vectors with; empty for one without parameters."""
+    digest = hashlib.blake2b(digest_size=16)
+    found = False
+    for part in ("autoencoder", "state_space"):
+        module = getattr(world, part, None)
+        if isinstance(module, nn.Module):
+            found = True
+            for tensor in module.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest() if found else ""
+
+
+def _name(world: World, directory: Path) -> str:
+    """How to find ``world`` again: by its bundled name, or by its path, from ``directory`` where it lies below."""
+    at = getattr(world, "directory", None)
+    if not isinstance(at, Path):
+        return ""
+    if at.name in bundled_worlds() and at.parent.name == "pretrained":
+        return at.name
+    at, base = at.resolve(), directory.resolve()
+    return str(at.relative_to(base)) if at.is_relative_to(base) else str(at)
+
+
+def _config(data: dict[str, Any]) -> ActorCriticConfig:
+    return ActorCriticConfig(**{**data, "heads": HeadsConfig(**data["heads"])})

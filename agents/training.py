@@ -1,0 +1,165 @@
+"""`train_in_imagination`: an agent that learns without touching the real world beyond what was recorded of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ..envs.contexts import Contexts
+from ..errors import ConfigError
+from ..files import write_json
+from ..rollouts.cache import TrainingCache
+from ..world_models.storage import read_world, save_world
+from ..world_models.training.autoencoder import encode_cache
+from ..world_models.training.config import StageConfig
+from ..world_models.training.fit import Progress, fit
+from ..world_models.training.state_space import StateStage
+from ..world_models.world import World
+from ..world_models.world_model import WorldModel
+from .actor_critic import ActorCritic, ActorCriticConfig
+from .agent import Agent, perception
+from .imagined_batch import Starts, check_states
+from .stages import ImaginationStage, JointStage
+
+Watch = Callable[[Progress, dict[str, float]], None]
+"""Told after every step where training is, and the numbers of its batch, see `ActorCritic.losses`."""
+
+_FILM_EVERY = 500
+
+
+def agent_training(steps: int = 3000) -> StageConfig:
+    """How heads are trained unless told otherwise."""
+    return StageConfig(steps, batch_size=64, learning_rate=1e-3, warmup=50, weight_decay=0.0, clip=10.0, ema=0.99)
+
+
+def train_in_imagination(
+    world: World,
+    contexts: Contexts,
+    out: Path,
+    config: ActorCriticConfig | None = None,
+    training: StageConfig | None = None,
+    *,
+    joint: TrainingCache | None = None,
+    seed: int = 0,
+    checkpoint_every: int = 250,
+    film_every: int = _FILM_EVERY,
+    stop_after: int | None = None,
+    about: dict[str, Any] | None = None,
+    watch: Watch = lambda progress, watched: None,
+) -> Agent | None:
+    """Train an agent in a learned world, or go on with a run that was interrupted.
+
+    ``out`` receives ``run.json``, a checkpoint, TensorBoard logs (losses, returns, values, entropy, strips of imagined
+    lives) and, at the end, the directory ``agent`` that `load_agent` opens.
+
+    Args:
+        world: where to imagine; joint training changes its state space, and keeps the world it became with the agent.
+        contexts: recorded starts.
+        out: directory of the run.
+        config: how to learn.
+        training: steps, batch size, learning rate.
+        joint: recorded experience, to train the world's state space on in the same steps, see `JointStage`.
+        seed: of everything random.
+        checkpoint_every: steps between checkpoints.
+        film_every: steps between strips of imagined lives.
+        stop_after: end after this step, as an interruption would.
+        about: where the agent comes from, kept with it.
+        watch: called after every step.
+
+    Returns:
+        The agent (moving average of the parameters), or None where ``stop_after`` ended the run before that.
+
+    Raises:
+        ConfigError: an estimator that does not fit the actions or the world, a world without a state space, starts of
+            another world, or ``out`` holds another run.
+        Diverged: a loss became NaN; the last checkpoint is kept.
+    """
+    config, training = config or ActorCriticConfig(), training or agent_training()
+    check_states(world)
+    torch.manual_seed(seed)
+    heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
+    starts = Starts(world, contexts)
+    key = _fingerprint(world, contexts, config, training, seed, joint)
+    _claim(out, key)
+    stage = (
+        ImaginationStage(heads, starts, training, seed)
+        if joint is None
+        else JointStage(heads, starts, _states(world, joint, training, seed, out), training, seed)
+    )
+    with SummaryWriter(str(out / "tensorboard")) as log:
+
+        def after_step(progress: Progress) -> None:
+            if progress.step % 10 == 0 or progress.step == progress.steps:
+                for name, number in progress.losses.items():
+                    log.add_scalar(f"loss/{name}", number, progress.step)
+                for name, number in stage.watched.items():
+                    log.add_scalar(f"imagined/{name}", number, progress.step)
+            if progress.step % film_every == 0 or progress.step == progress.steps:
+                log.add_image("imagined/lives", _strips(stage, progress.step), progress.step, dataformats="HWC")
+            watch(progress, stage.watched)
+
+        average, finished = fit(
+            stage, training, out / f"{stage.name}.safetensors", key, precision="float32",
+            checkpoint_every=checkpoint_every, stop_at=stop_after, after_step=after_step,
+        )  # fmt: skip
+    if not finished:
+        return None
+    stage.module.load_state_dict(average, strict=False)
+    if joint is not None:
+        assert isinstance(world, WorldModel)
+        save_world(world.requires_grad_(False), out / "agent" / "world", {"joint": about or {}})
+        world = read_world(out / "agent" / "world", world.device, imagination=world.config.imagination)
+    agent = Agent(world, heads, seed)
+    agent.save(out / "agent", {"training": asdict(training), "seed": seed, **(about or {})})
+    return agent
+
+
+def _states(world: World, cache: TrainingCache, training: StageConfig, seed: int, out: Path) -> StateStage:
+    """What trains the state space of ``world`` in joint training."""
+    if not isinstance(world, WorldModel) or world.state_space is None or world.config.imagination != "state":
+        raise ConfigError("Joint training needs a world that imagines in state space: imagination='state'.")
+    if cache.action_spec != world.actions or cache.frame_size != tuple(world.frame_size):
+        raise ConfigError("The recorded experience has other actions or frames than this world.")
+    latents = encode_cache(world.autoencoder, cache, out / "latents.npy")
+    world.state_space.requires_grad_(True)
+    return StateStage(world, cache, latents, training, seed)
+
+
+def _strips(stage: ImaginationStage, step: int) -> Tensor:
+    """(H, W, 3) uint8: a row of pictures for each imagined life, as many as fit a screen."""
+    film = stage.film(step)
+    worlds, frames = film.latents.shape[:2]
+    pictures = stage.world.render(film.latents.flatten(0, 1)).unflatten(0, (worlds, frames))
+    return torch.cat([torch.cat([*row], 1) for row in pictures]).cpu()
+
+
+def _fingerprint(
+    world: World,
+    contexts: Contexts,
+    config: ActorCriticConfig,
+    training: StageConfig,
+    seed: int,
+    joint: TrainingCache | None,
+) -> str:
+    """Of all that decides the curve."""
+    digest = hashlib.sha256(json.dumps([asdict(config), asdict(training), seed], sort_keys=True).encode())
+    digest.update(perception(world).encode())
+    for array in (contexts.frames, contexts.actions, contexts.poses):
+        digest.update(array.tobytes())
+    digest.update(("" if joint is None else joint.fingerprint).encode())
+    return digest.hexdigest()[:16]
+
+
+def _claim(out: Path, key: str) -> None:
+    path = out / "run.json"
+    if path.exists() and json.loads(path.read_text()).get("fingerprint") != key:
+        raise ConfigError(f"{out} holds a run of another configuration, world or data; choose another directory.")
+    write_json(path, {"fingerprint": key})
