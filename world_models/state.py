@@ -34,7 +34,8 @@ class WorldState:
         deviation: (B, 5) float32, the newest motion minus the one that was asked for.
         memory: everything seen or imagined so far, where the world has a long-term memory.
         carried: (B, ...) each, what else the world carries from step to step, by name.
-        origin: digest of the autoencoder that made the latents; to a world with another one they mean nothing.
+        origin: digest of the autoencoder that made the latents, and after a stroke that of the state space that made
+            the vectors carried, if any; to a world with others they mean nothing.
     """
 
     seeds: Tensor

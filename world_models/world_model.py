@@ -66,7 +66,7 @@ class WorldModel(nn.Module):
         self.frame_size = config.frame_size
         self.directory: Path | None = None
         self._memory: Arena | None = None
-        self._origin = ""
+        self._origin = self._space_digest = ""
         channels, grid = config.autoencoder.channels, latent_grid(config.frame_size)
         self.autoencoder = Autoencoder(config.autoencoder)
         self.cdit = CDiT(config.cdit, channels, grid, config.fov, SCALE * config.actions.step_length)
@@ -89,10 +89,7 @@ class WorldModel(nn.Module):
     def origin(self) -> str:
         """Digest of the autoencoder, as it was when this was asked first; states carry it."""
         if not self._origin:
-            digest = hashlib.blake2b(digest_size=16)
-            for tensor in self.autoencoder.state_dict().values():
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-            self._origin = digest.hexdigest()
+            self._origin = _digest(self.autoencoder)
         return self._origin
 
     @property
@@ -358,14 +355,11 @@ class WorldModel(nn.Module):
         kinds = {"hidden", "cell"} if config.cdit.recurrent else {"window"} if config.cdit.compressed else set()
         if not kinds <= set(state.carried):
             raise ValueError("This state was made by a world that remembers in another way; begin with start().")
-        carried = state.carried.get(CARRIED)
-        if self._in_state_space and carried is not None and carried.shape[1] != self.state_size:
-            raise ValueError(
-                f"This state carries a vector of {carried.shape[1]} numbers, "
-                f"this world's states have {self.state_size}."
-            )
-        if state.origin != self.origin:
+        eyes, _, space = state.origin.partition("/")
+        if eyes != self.origin:
             raise ValueError("This state was made by a world with another autoencoder: its latents mean nothing here.")
+        if self._in_state_space and CARRIED in state.carried and space != self._space:
+            raise ValueError("This state was imagined in another state space: its vector means nothing here.")
 
     def render(self, latents: Tensor) -> Tensor:
         """Pictures (B, H, W, 3) uint8 of latents (B, C, h, w)."""
@@ -417,18 +411,26 @@ class WorldModel(nn.Module):
 
     def _summed_up(self, state: WorldState) -> WorldState:
         """The state with its vector where this world imagines in state space, without one elsewhere."""
-        carried = {name: tensor for name, tensor in state.carried.items() if name != CARRIED}
+        carried, origin = {name: tensor for name, tensor in state.carried.items() if name != CARRIED}, self.origin
         if self._in_state_space:
+            origin = f"{origin}/{self._space}"
             vectors = torch.zeros(state.batch_size, self.state_size, device=self.device)
             if bool(state.valid[:, -1].any()):
                 vectors = self._states().encode(self.surroundings(state))
             carried[CARRIED] = vectors
-        return replace(state, carried=carried)
+        return replace(state, carried=carried, origin=origin)
 
     @property
     def _strategy(self) -> Strategy | None:
         """How frames are chosen from memory; None for not at all."""
         return self.config.strategy if self.config.remembers else None
+
+    @property
+    def _space(self) -> str:
+        """Digest of the state space, as it was when this was asked first."""
+        if not self._space_digest:
+            self._space_digest = _digest(self._states())
+        return self._space_digest
 
     @property
     def _in_state_space(self) -> bool:
@@ -505,3 +507,10 @@ class WorldModel(nn.Module):
                 f"got {tensor.dtype} {tuple(tensor.shape)}."
             )
         return tensor
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in module.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
