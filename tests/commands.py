@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+from patience import wait_until
 
 from worldloop import cli, load_world
 from worldloop.envs.imagined import ImaginedEnv
@@ -51,10 +51,7 @@ def collected_after_a_kill(data: Path, maps: int, steps: int, *words: object) ->
         stderr=subprocess.PIPE,
         text=True,
     ) as killed:
-        # However slow the machine: it ends by itself, at the latest with the last map.
-        while not list(data.glob("map-*.h5")):
-            assert killed.poll() is None, killed.communicate()[1]
-            time.sleep(0.01)
+        wait_until(lambda: list(data.glob("map-*.h5")), killed)
         killed.kill()
     with pytest.warns(UserWarning, match=f"of {maps} maps"):
         before = open_dataset(data)

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pytest
+from patience import wait_until
 
 from worldloop.envs.collecting import CollectConfig
 
@@ -47,11 +47,7 @@ class Recording:
         )
 
     def wait_for_maps(self, n: int) -> None:
-        deadline = time.monotonic() + 60
-        while len(list(self.config.out.glob("map-*.h5"))) < n:
-            assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: len(list(self.config.out.glob("map-*.h5"))) >= n, self.process)
 
     def living(self) -> list[int]:
         """Every process that descends from this one."""
@@ -65,10 +61,7 @@ class Recording:
         return found
 
     def assert_all_gone(self) -> None:
-        deadline = time.monotonic() + 20
-        while self.living() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert self.living() == []
+        wait_until(lambda: not self.living())
 
     def end(self) -> None:
         """Make sure that nothing is left."""

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE, wait_until
 from test_training import record
 
 from worldloop import cli
@@ -205,12 +205,9 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     with subprocess.Popen(
         [sys.executable, "-m", "worldloop.cli", *map(str, words)], stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(sign)):
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
-            time.sleep(0.05)
+        wait_until(lambda: list(tmp_path.glob(sign)), process)
         process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=60)[1]
+        told = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130
     assert told.splitlines()[-1].startswith("Stopped.") and "Traceback" not in told
     kept = {path: path.read_bytes() for path in tmp_path.glob(sign)}

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from patience import PATIENCE, wait_until
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import worldloop  # noqa: F401
@@ -32,7 +32,6 @@ from worldloop.envs.doom_rooms.layout import generate
 from worldloop.errors import ConfigError, DataError, EngineError, WorldloopError
 
 NOOP, FORWARD, BACK, LEFT, RIGHT, TURN_LEFT, TURN_RIGHT = range(7)
-ENGINE_PAUSE = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -458,11 +457,8 @@ def test_nothing_is_left_behind(end: str, tmp_path: Path) -> None:
         home, engine = json.loads(child.stdout.readline())
         if end.startswith("SIG"):
             os.killpg(child.pid, getattr(signal, end.split()[0]))  # as a terminal does on Ctrl-C
-        assert child.wait(30) == ENDS[end]
-    deadline = time.monotonic() + ENGINE_PAUSE
-    while running(engine["pid"]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not running(engine["pid"])
+        assert child.wait(PATIENCE) == ENDS[end]
+    wait_until(lambda: not running(engine["pid"]))
     if end != "SIGKILL at start":
         assert not shared_memory(engine)
     if end in ("SIGTERM", "SIGKILL", "SIGKILL at start"):
@@ -496,7 +492,7 @@ print(status, os.path.exists(f"/proc/{engine}"), home.exists())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_a_forked_child_gets_an_engine_of_its_own_and_a_dropped_one_ends() -> None:
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.split() == ["0", "False", "False"], done.stderr
 
 

@@ -17,6 +17,7 @@ from commands import collected, collected_after_a_kill, train_and_imagine
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from minedojo_server import GROUND, ITEMS, LAG, SNEAK, SPRINT, WALK, MineDojoServer
+from patience import PATIENCE
 from rollout_data import same
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
@@ -32,7 +33,6 @@ from worldloop.world_models.pose import forward_vector, motion_between, move
 NOOP_CELLS = (0, 0, 0, 12, 12, 0, 0, 0)
 STANDING = GROUND + 1.62
 KEYS = ("forward", "back", "left", "right", "jump", "sneak", "sprint", "use", "attack", "drop")
-TIMEOUT = 10.0
 
 
 def cells(**changes: int) -> np.ndarray:
@@ -169,7 +169,7 @@ def test_without_minedojo_the_error_says_how_to_install_it(monkeypatch: pytest.M
 
 @pytest.fixture
 def env(server: MineDojoServer, stack: None) -> Iterator[MineDojoEnv]:
-    env = MineDojoEnv(port=server.port, timeout=TIMEOUT)
+    env = MineDojoEnv(port=server.port, timeout=PATIENCE)
     yield env
     env.close()
 
@@ -177,7 +177,7 @@ def env(server: MineDojoServer, stack: None) -> Iterator[MineDojoEnv]:
 @pytest.fixture
 def full(server: MineDojoServer, stack: None) -> Iterator[MineDojoEnv]:
     server.full = True
-    env = MineDojoEnv(actions="full", port=server.port, timeout=TIMEOUT)
+    env = MineDojoEnv(actions="full", port=server.port, timeout=PATIENCE)
     env.reset(options={"map_seed": 1})
     yield env
     env.close()
@@ -191,7 +191,7 @@ def stack() -> None:
 
 @pytest.mark.parametrize("actions", ["discrete", "full"])
 def test_the_checkers_accept_it(server: MineDojoServer, stack: None, actions: Any) -> None:
-    env = MineDojoEnv(actions, port=server.port, timeout=TIMEOUT, render_mode="rgb_array")
+    env = MineDojoEnv(actions, port=server.port, timeout=PATIENCE, render_mode="rgb_array")
     check_env(env, skip_render_check=True)
     if actions == "discrete":
         check_env_sb3(env)
@@ -221,7 +221,7 @@ def test_the_picture_is_the_games_and_upright(env: MineDojoEnv, server: MineDojo
 
 
 def test_frame_size_is_height_by_width(server: MineDojoServer, stack: None) -> None:
-    env = MineDojoEnv(frame_size=(32, 80), port=server.port, timeout=TIMEOUT)
+    env = MineDojoEnv(frame_size=(32, 80), port=server.port, timeout=PATIENCE)
     frame, _ = env.reset(seed=0)
     assert frame.shape == env.observation_space.shape == (32, 80, 3)
     env.close()
@@ -374,7 +374,7 @@ def test_every_slot_reaches_the_game(full: MineDojoEnv, server: MineDojoServer, 
 
 
 def test_functions_on_empty_slots_do_nothing(server: MineDojoServer, stack: None) -> None:
-    env = MineDojoEnv(actions="full", port=server.port, timeout=TIMEOUT)
+    env = MineDojoEnv(actions="full", port=server.port, timeout=PATIENCE)
     env.reset(options={"map_seed": 1})
     for function in (Function.EQUIP, Function.PLACE, Function.DESTROY):
         before = len(server.steps)
@@ -489,7 +489,7 @@ def test_a_silent_game_is_an_error_after_the_timeout(server: MineDojoServer, sta
 def test_no_game_at_the_port_is_an_error(stack: None) -> None:
     with MineDojoServer() as server:
         port = server.port
-    env = MineDojoEnv(port=port, timeout=TIMEOUT)
+    env = MineDojoEnv(port=port, timeout=10.0)
     with pytest.raises(EngineError, match="could not start"):
         env.reset(seed=0)
     env.close()
@@ -508,7 +508,7 @@ def test_death_and_the_end_of_the_mission_terminate_and_time_truncates(
     server.world.player.life = 0.0
     assert env.step(0)[2:4] == (True, False)
     env.close()
-    short = MineDojoEnv(max_steps=2, port=server.port, timeout=TIMEOUT)
+    short = MineDojoEnv(max_steps=2, port=server.port, timeout=PATIENCE)
     short.reset(options={"map_seed": 1})
     assert [short.step(0)[2:4] for _ in range(2)] == [(False, False), (False, True)]
     short.close()
@@ -559,7 +559,7 @@ def test_a_game_has_one_player(env: MineDojoEnv, server: MineDojoServer, monkeyp
     """Two connections would walk the same player, and record what neither did."""
     monkeypatch.setattr("worldloop.envs.minedojo_game.CLAIM_PATIENCE", 0.2)
     env.reset(options={"map_seed": 1})
-    second = MineDojoEnv(port=server.port, timeout=TIMEOUT)
+    second = MineDojoEnv(port=server.port, timeout=PATIENCE)
     with pytest.raises(EngineError, match="--workers 1"):
         second.reset(options={"map_seed": 2})
     act(env, "forward")
@@ -576,8 +576,8 @@ def test_only_discrete_actions_are_recorded(full: MineDojoEnv) -> None:
 
 def test_two_environments_do_not_share_a_game(server: MineDojoServer, stack: None) -> None:
     with MineDojoServer() as other:
-        one = MineDojoEnv(port=server.port, timeout=TIMEOUT)
-        two = MineDojoEnv(port=other.port, timeout=TIMEOUT)
+        one = MineDojoEnv(port=server.port, timeout=PATIENCE)
+        two = MineDojoEnv(port=other.port, timeout=PATIENCE)
         one.reset(options={"map_seed": 1})
         two.reset(options={"map_seed": 2})
         act(one, "forward")
@@ -609,7 +609,7 @@ def test_arguments_that_make_no_environment_are_refused(stack: None, arguments: 
 
 def test_settings_reach_the_mission_and_the_world_is_static_by_default(server: MineDojoServer, stack: None) -> None:
     settings = {"start_position": {"x": 1, "y": 64, "z": 2, "yaw": 30, "pitch": 0}, "start_time": 1000}
-    env = MineDojoEnv(settings=settings, port=server.port, timeout=TIMEOUT)
+    env = MineDojoEnv(settings=settings, port=server.port, timeout=PATIENCE)
     env.reset(seed=0)
     xml = server.missions[-1]
     assert "<StartTime>1000</StartTime>" in xml
@@ -634,6 +634,6 @@ def test_the_examples_of_its_page_run(server: MineDojoServer, stack: None) -> No
     page = (Path(__file__).parent.parent / "docs" / "minedojo.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     names: dict[str, Any] = {}
-    exec(example.replace("MineDojoEnv()", f"MineDojoEnv(port={server.port}, timeout={TIMEOUT})"), names)
+    exec(example.replace("MineDojoEnv()", f"MineDojoEnv(port={server.port}, timeout={PATIENCE})"), names)
     assert names["info"]["map_seed"] == 7 and names["frame"].shape == (48, 64, 3)
     names["env"].close()

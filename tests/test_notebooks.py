@@ -8,6 +8,7 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+from patience import PATIENCE
 
 from worldloop.envs.doom_rooms.env import DoomRoomsEnv
 from worldloop.world_models.config import preset
@@ -33,7 +34,7 @@ def test_imagined_vs_real_runs(world: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WORLDLOOP_NOTEBOOK_MAPS", "3")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOKS / "01_imagined_vs_real.ipynb", as_version=4)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(notebook, timeout=int(PATIENCE), resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     pictures = [
         o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})
