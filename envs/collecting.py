@@ -125,7 +125,8 @@ class CollectConfig:
     """Seed of everything random but the maps themselves."""
 
     workers: int | None = None
-    """Engines side by side; what is recorded does not depend on it. Default: one per processor core."""
+    """Engines side by side; what is recorded does not depend on it. Default: one per processor core; one
+    for a game that runs already, at a port (`port=` among the environment's arguments)."""
 
     def __post_init__(self) -> None:
         if self.maps < 1:
@@ -161,6 +162,11 @@ class CollectConfig:
         """The arguments that the environment is made with."""
         kwargs = dict(_DEFAULT_KWARGS.get(self.env, {}) if self.env_kwargs is None else self.env_kwargs)
         return kwargs | {"events": True} if self.events else kwargs
+
+    @property
+    def engines(self) -> int:
+        """How many record side by side: the workers asked for; by default one where a port names the only game."""
+        return self.workers or (1 if "port" in self.kwargs else _cores())
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -225,9 +231,8 @@ def collect(
     """
     writer = DatasetWriter.create(config.out, _describe(config))
     done = frames = kept = 0
-    workers = config.workers or _cores()
     # Closed explicitly, so that the workers are gone before an exception leaves this function.
-    with closing(run_tasks(partial(_Recorder, config, writer), config.map_seeds, workers)) as results:
+    with closing(run_tasks(partial(_Recorder, config, writer), config.map_seeds, config.engines)) as results:
         for _, result in results:
             done, frames, kept = done + 1, frames + result.frames, kept + result.kept
             if progress is not None:

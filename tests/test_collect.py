@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tyro
+from patience import PATIENCE
 from recording_process import Recording, needs_proc
 from rollout_data import same
 from walk_env import WalkRooms, picture
@@ -54,6 +55,16 @@ def test_what_is_recorded_does_not_depend_on_the_workers(tmp_path: Path) -> None
     assert dataset.num_frames == 6 * 40
     assert [p.maps_done for p in seen] == [1, 2, 3, 4, 5, 6]
     assert (seen[-1].frames, seen[-1].maps_kept) == (240, 0)
+
+
+def test_a_game_at_a_port_is_one_engine_unless_more_are_asked_for(tmp_path: Path) -> None:
+    def engines(**changes: Any) -> int:
+        return _config(tmp_path, **changes).engines
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert engines(workers=None, env_kwargs={"port": 9000}) == 1
+    assert engines(workers=None) == cores
+    assert engines(workers=3, env_kwargs={"port": 9000}) == engines(workers=3) == 3
 
 
 def test_every_map_gets_all_its_frames_in_as_many_episodes_as_it_takes(tmp_path: Path) -> None:
@@ -244,7 +255,7 @@ def test_a_killed_recording_is_completed_by_the_same_command(slow: Recording) ->
 @needs_proc
 def test_ctrl_c_stops_the_workers_and_keeps_finished_maps(slow: Recording) -> None:
     os.killpg(slow.process.pid, signal.SIGINT)
-    _, errors = slow.process.communicate(timeout=20)
+    _, errors = slow.process.communicate(timeout=PATIENCE)
     assert errors.count("Traceback") == 1, errors
     assert "KeyboardInterrupt" in errors
     slow.assert_all_gone()
