@@ -19,6 +19,7 @@ from .return_report import BASELINES
 Arrival = Literal["backward", "forward"]
 """How the walker comes back to A: facing where it comes from, or facing A."""
 
+_NOTHING = "–"
 _GREYS = ("#555560", "#8a8a92", "#b9b9c0")
 
 
@@ -200,4 +201,12 @@ def _lines(report: RetentionReport) -> Iterator[str]:
                     "whole turn": [s.turn for s in chosen],
                 }.get(what, [s.unseen_difference for s in chosen])
                 if any(value is not None for value in values):
-                    yield f"  {source}".ljust(52) + "".join(f"{value!s:>24}" for value in values)
+                    yield f"  {source}".ljust(52) + "".join(f"{_told(value):>24}" for value in values)
+    if any(not score.unseen.n for score in report.scores):
+        yield ""
+        yield f"{_NOTHING}: nothing in the turn was unseen lately, in the {config.lately} real frames before it."
+
+
+def _told(value: Interval | None) -> str:
+    """A value of the table; a dash where no frame was there to be judged."""
+    return str(value) if value and value.n else _NOTHING

@@ -174,6 +174,21 @@ def test_the_report_is_json_with_its_figure_beside_it(report: RetentionReport, o
     assert str(find(report, "exact", 60).unseen_difference) in text
 
 
+def test_where_nothing_was_unseen_lately_the_table_says_so(report: RetentionReport) -> None:
+    nothing = bootstrap([math.nan], [0])
+    soon = tuple(
+        replace(score, unseen=nothing, unseen_difference=score.unseen_difference and nothing)
+        if score.away == 60
+        else score
+        for score in report.scores
+    )
+    lines = str(replace(report, scores=soon)).splitlines()
+    assert "nan" not in "".join(lines) and lines[-1].startswith("–: nothing")
+    table = lines[lines.index(next(line for line in lines if line.startswith("PSNR (dB), unseen lately"))) + 1 :]
+    assert table[0].startswith("  grey") and table[0].split()[1] == "–" and len(table[0].split()) == 5
+    assert not str(report).splitlines()[-1].startswith("–")
+
+
 def test_what_makes_no_test_is_refused(tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"maps": 0}, "maps must be at least 1"),
