@@ -16,25 +16,24 @@ from ..rollouts.episode import Episode
 class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):
     """Record every episode of an environment that returns RGB frames and the camera's pose.
 
-    An episode is handed to ``sink`` when it ends; one that is still going on when `reset` or `close` is
-    called is dropped unless ``keep_partial`` is set.
+    An episode is handed to ``sink`` when it ends; one that is still going on when `reset` or `close` is called is
+    dropped unless ``keep_partial`` is set.
 
     Args:
-        env: its observations are uint8 (H, W, 3), its actions `Discrete` or `Box`, and ``info["pose"]``
-            is the canonical pose (5,) of the frame just returned. ``info["collided"]`` and
-            ``info["success"]`` are recorded where they exist.
+        env: its observations are uint8 (H, W, 3), its actions `Discrete` or `Box`, and ``info["pose"]`` is the
+            canonical pose (5,) of the frame just returned. ``info["collided"]`` and ``info["success"]`` are recorded
+            where they exist.
         sink: takes each finished episode, for example ``writer.add`` of a `DatasetWriter`.
         policy: name of what chooses the actions; may be set anew before any episode.
         map_seed: the map, for environments whose info has no ``map_seed``.
         keep_partial: also hand over episodes that were cut short, where they have at least two frames.
 
     Raises:
-        DataError: the observations are not RGB frames, the actions neither discrete nor box, or the info
-            has no pose or no map seed.
+        DataError: the observations are not RGB frames, the actions neither discrete nor box, or the info has no pose or
+            no map seed.
 
     Example:
-        >>> env = RecordEpisodes(gym.make("worldloop/DoomRooms-v0"), writer.add, policy="random")  #
-        doctest: +SKIP
+        >>> env = RecordEpisodes(gym.make("worldloop/DoomRooms-v0"), writer.add, policy="random")  # doctest: +SKIP
     """
 
     def __init__(

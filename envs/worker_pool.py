@@ -19,7 +19,6 @@ from ..errors import EngineError, WorldloopError
 _PATIENCE = 10.0
 """Seconds that a worker may take to close its engine before it is killed."""
 
-
 Results = Generator[tuple[int, Any], None, None]
 """(task, result) of each finished task."""
 
@@ -128,9 +127,8 @@ def _stop(pool: Sequence[_Process]) -> None:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    # Ctrl-C reaches every process of the terminal. Workers inherit "ignore" from here on, engines
-    # included, and are # told by their parent when to stop; otherwise they would die in the middle of
-    # starting an engine.
+    # Ctrl-C reaches every process of the terminal. Workers inherit "ignore" from here on, engines included, and are
+    # told by their parent when to stop; otherwise they would die in the middle of starting an engine.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -149,8 +147,7 @@ def _work(connection: Connection, factory: Callable[[], Worker]) -> None:
         while (task := connection.recv()) is not None:
             try:
                 worker = worker or factory()
-                # Nothing is sent to a working process but the order to stop, and a dead parent reads the
-                # same.
+                # Nothing is sent to a working process but the order to stop, and a dead parent reads the same.
                 connection.send(worker.run(task, connection.poll))
             except Stopped:
                 return
