@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ConfigError
-from ..world_models.state import WorldState
 from ..world_models.world import World
-from .objectives import Objective
-from .planner import OnIteration, Plan, Planner
+from .planner import Plan, Planner, Question
 from .problem import Imagined, refuse_hopeless
 from .solver import pick
 
@@ -44,17 +42,10 @@ class DraftThenRefine(Planner):
     def horizon(self) -> int:
         return self.planner.horizon
 
-    def plan(
-        self,
-        world: World,
-        state: WorldState,
-        objective: Objective,
-        previous: Plan | None = None,
-        executed: int = 1,
-        on_iteration: OnIteration | None = None,
-    ) -> Plan:
-        drafted = self.planner.plan(self.draft, self.draft.adopt(state), objective, previous, executed, on_iteration)
-        problem = Imagined(world, world.adopt(state), objective, self.max_batch)
+    def answer(self, question: Question) -> Plan:
+        world, state = question.world, question.state
+        drafted = self.planner.answer(replace(question, world=self.draft, state=self.draft.adopt(state)))
+        problem = Imagined(world, world.adopt(state), question.objective, self.max_batch)
         cost = problem.cost(drafted.elites[:, : self.keep])
         order = cost.argsort(dim=1, stable=True)
         elites, costs = pick(drafted.elites, order), cost.gather(1, order)

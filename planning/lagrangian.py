@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..world_models.state import WorldState
-from ..world_models.world import World
 from .constraints import Constraint
 from .objectives import Objective
-from .planner import OnIteration, Plan, Planner
+from .planner import Plan, Planner, Question
 from .rollout import RolloutTree
 from .rollout_batch import RolloutBatch
 
@@ -50,24 +48,18 @@ class Lagrangian(Planner):
     def horizon(self) -> int:
         return self.planner.horizon
 
-    def plan(
-        self,
-        world: World,
-        state: WorldState,
-        objective: Objective,
-        previous: Plan | None = None,
-        executed: int = 1,
-        on_iteration: OnIteration | None = None,
-    ) -> Plan:
+    def answer(self, question: Question) -> Plan:
+        state, objective = question.state, question.objective
         prices = torch.zeros(state.batch_size, len(self.constraints), dtype=torch.float64, device=state.device)
-        tree = RolloutTree(world, state)
+        tree = RolloutTree(question.world, state)
         best: Plan | None = None
         worst = own = torch.empty(0)
-        plan, steps, calls = previous, 0, 0
+        steps = calls = 0
         for _ in range(self.rounds):
             priced = _Priced(objective, self.constraints, prices, self.stiffness)
-            plan = self.planner.plan(world, state, priced, plan, executed, on_iteration)
-            executed, steps, calls = 0, steps + plan.model_steps, calls + plan.model_calls
+            plan = self.planner.answer(replace(question, objective=priced))
+            question = replace(question, previous=plan, executed=0)
+            steps, calls = steps + plan.model_steps, calls + plan.model_calls
             rollout = tree.roll_out(plan.actions.unsqueeze(1), objective.needs_latents, objective.needs_vectors)
             violated = violations(self.constraints, rollout)[:, 0]
             cost, off = objective.cost(rollout)[:, 0].to(torch.float64), violated.amax(-1)

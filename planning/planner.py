@@ -74,6 +74,18 @@ OnIteration = Callable[[IterationReport], bool | None]
 """Told after every iteration; True ends the search."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a planner is asked; see `Planner.plan`."""
+
+    world: World
+    state: WorldState
+    objective: Objective
+    previous: Plan | None = None
+    executed: int = 1
+    on_iteration: OnIteration | None = None
+
+
 class Planner(ABC):
     """Finds plans of ``horizon`` steps.
 
@@ -87,6 +99,9 @@ class Planner(ABC):
         """Steps that a plan has, H."""
 
     @abstractmethod
+    def answer(self, question: Question) -> Plan:
+        """`plan`, its arguments in one: what a planner implements."""
+
     def plan(
         self,
         world: World,
@@ -112,3 +127,4 @@ class Planner(ABC):
             ConfigError: the planner does not fit the world's actions.
             ValueError: the objective does not fit the worlds.
         """
+        return self.answer(Question(world, state, objective, previous, executed, on_iteration))

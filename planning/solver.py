@@ -13,11 +13,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
-from ..world_models.state import WorldState
-from ..world_models.world import World
 from .beliefs import WarmStart
-from .objectives import Objective
-from .planner import IterationReport, OnIteration, Plan, Planner
+from .planner import IterationReport, OnIteration, Plan, Planner, Question
 from .problem import Imagined, PlainFunction, PlanFunction, Problem, refuse_hopeless
 
 _LOG = logging.getLogger(__name__)
@@ -143,18 +140,9 @@ class Solver(Planner):
         """The most worlds that planning for one world imagines one step."""
         return self.horizon * (sum(self.populations()) * self.passes + self.overhead)
 
-    def plan(
-        self,
-        world: World,
-        state: WorldState,
-        objective: Objective,
-        previous: Plan | None = None,
-        executed: int = 1,
-        on_iteration: OnIteration | None = None,
-    ) -> Plan:
-        problem = Imagined(world, state, objective, self.max_batch)
-        warm = None if previous is None else self._remaining(previous, executed, world.actions)
-        found = self.search(problem, warm, on_iteration)
+    def answer(self, question: Question) -> Plan:
+        problem = Imagined(question.world, question.state, question.objective, self.max_batch)
+        found = self.search(problem, self._remaining(question), question.on_iteration)
         chosen = problem.tree.roll_out(found.plans.unsqueeze(1), latents=True)
         assert chosen.latents is not None
         plan = Plan(
@@ -220,12 +208,15 @@ class Solver(Planner):
         """L, decisions of a plan."""
         return self.horizon // self.action_repeat
 
-    def _remaining(self, previous: Plan, executed: int, spec: ActionSpec) -> WarmStart:
-        """What is left of a plan and its elites, resting afterwards."""
+    def _remaining(self, question: Question) -> WarmStart | None:
+        """What is left of the previous plan and its elites, resting afterwards."""
+        previous = question.previous
+        if previous is None:
+            return None
         plans = torch.cat([previous.actions.unsqueeze(1), previous.elites], 1)
-        left = plans[:, :, executed : executed + self.horizon]
+        left = plans[:, :, question.executed : question.executed + self.horizon]
         missing = self.horizon - left.shape[2]
-        rest = resting(spec, left).expand(*left.shape[:2], missing, *left.shape[3:])
+        rest = resting(question.world.actions, left).expand(*left.shape[:2], missing, *left.shape[3:])
         return WarmStart(torch.cat([left, rest], 2)[:, :, :: self.action_repeat], previous.cost.isfinite())
 
 

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
 from .objectives import Objective
-from .planner import IterationReport, OnIteration, Plan, Planner
+from .planner import IterationReport, Plan, Planner, Question
 from .problem import Imagined, refuse_hopeless
 from .rollout_batch import RolloutBatch
 from .solver import pick, resting
@@ -97,15 +97,8 @@ class TreeSearch(Planner):
             )
         return min(self.expansions, fitting)
 
-    def plan(
-        self,
-        world: World,
-        state: WorldState,
-        objective: Objective,
-        previous: Plan | None = None,
-        executed: int = 1,
-        on_iteration: OnIteration | None = None,
-    ) -> Plan:
+    def answer(self, question: Question) -> Plan:
+        world, state, objective = question.world, question.state, question.objective
         if world.actions.kind != "discrete":
             raise ConfigError(
                 "A tree search chooses among keys, and this world's actions are vectors; use CEM or MPPI."
@@ -118,13 +111,13 @@ class TreeSearch(Planner):
                 break
             history.append(forest.least())
             report = IterationReport(iteration, *grown, history[-1], forest.model_steps)
-            if on_iteration is not None and on_iteration(report):
+            if question.on_iteration is not None and question.on_iteration(report):
                 break
         beginnings = forest.beginnings(self.elites)
-        if previous is not None:
-            left = previous.actions[:, executed : executed + self.horizon]
+        if question.previous is not None:
+            left = question.previous.actions[:, question.executed : question.executed + self.horizon]
             rest = resting(world.actions, left).expand(len(left), self.horizon - left.shape[1])
-            usable = previous.cost.isfinite().view(-1, 1, 1)
+            usable = question.previous.cost.isfinite().view(-1, 1, 1)
             last = torch.where(usable, torch.cat([left, rest], 1).unsqueeze(1), beginnings[:, -1:])
             beginnings = torch.cat([beginnings[:, : max(1, self.elites - 1)], last], 1)
         problem = Imagined(world, state, objective, self.max_batch)
