@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,23 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.vector import AutoresetMode
+from torch import Tensor
 
 from ..envs.contexts import Contexts
+from ..envs.episodes import Episodes
 from ..envs.imagined_vector import ImaginedVectorEnv
 from ..evaluation.report import jsonable, provenance
 from ..files import write_json
 from ..world_models.pretrained import load_world
+from ..world_models.state import WorldState
 from ..world_models.world import World
 from .counting import counted
 from .timing import interval, machine, peak_mb, spread, take_turns
 
-OBSERVED = ("frames", "latents")
-WORKS = ("bare_frames", "frames", "bare_latents", "latents", "pose", "next_step", "same_step")
+MODES = ("next_step", "same_step", "by_hand")
+"""How episodes that are over begin anew: by themselves, or by a reset of these worlds."""
+EPISODE = 20
+"""Steps of their episodes, which end at different times: in every step as many as in every other."""
 PRODUCT = 1024
 PRODUCT_FLOPS = 2 * PRODUCT**3
 
@@ -91,15 +96,20 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
     rates: dict[str, dict[str, Any]] = {}
     shares: dict[str, dict[str, Any]] = {}
     peaks: dict[str, float] = {}
-    report(_line("B", *WORKS, "adds to frames", "adds to latents"))
+    in_states = load_world(config.world, device=config.device, imagination="state") if world.state_size else None
+    observed = ("frames", "latents", "states") if in_states else ("frames", "latents")
+    if in_states is None:
+        report(f"{config.world} has no state space: no figures of imagining in one")
     for batch in config.batches:
-        works = _works(world, batch)
-        done = {name: asdict(counted(works[name])) for name in ("bare_frames", "bare_latents")}
+        works = _works(world, in_states, batch)
+        done = {name: asdict(counted(works[name])) for name in (f"bare_{kind}" for kind in observed)}
         seconds = take_turns(works | {"product": _product(config.device)}, config.repeats, config.seconds)
         product = seconds.pop("product")
         row: dict[str, Any] = {name: spread([batch / s for s in taken]) for name, taken in seconds.items()}
-        for kind in OBSERVED:
+        for kind in observed:
             row[f"overhead_{kind}"] = interval([r - 1 for r in _over(seconds[kind], seconds[f"bare_{kind}"])])
+        for mode in MODES:
+            row[f"resets_{mode}"] = interval([r - 1 for r in _over(seconds[mode], seconds["frames"])])
         rates[str(batch)], peaks[str(batch)] = row, peak_mb()
         shares[str(batch)] = {
             name: {
@@ -109,14 +119,11 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
             }
             for name, work in done.items()
         }
-        extra = (row[f"overhead_{kind}"] for kind in OBSERVED)
-        report(
-            _line(
-                str(batch),
-                *(f"{row[name]['median']:.1f}" for name in WORKS),
-                *(f"{e['median']:+.1%} ({e['low']:+.1%} to {e['high']:+.1%})" for e in extra),
-            )
-        )
+        report(f"B = {batch}, steps of worlds a second: " + ", ".join(f"{n} {row[n]['median']:.1f}" for n in works))
+        for kind in observed:
+            report(f"    the environment adds to {kind}: {_percent(row[f'overhead_{kind}'])}")
+        for mode in MODES:
+            report(f"    resets of one world in {EPISODE}, {mode}, add to frames: {_percent(row[f'resets_{mode}'])}")
         for name, work in shares[str(batch)].items():
             report(
                 f"    {name}: {work['flops_per_world'] / 1e9:.3f} GFLOP and {work['bytes_per_world'] / 1e6:.1f} MB a "
@@ -190,16 +197,16 @@ def _product(device: str) -> Callable[[], None]:
     return multiply
 
 
-def _line(*cells: str) -> str:
-    return cells[0].rjust(4) + "".join(cell.rjust(max(14, len(cell) + 2)) for cell in cells[1:])
+def _percent(share: dict[str, float]) -> str:
+    return f"{share['median']:+.1%} ({share['low']:+.1%} to {share['high']:+.1%})"
 
 
-def _works(world: World, batch: int) -> dict[str, Callable[[], None]]:
+def _works(world: World, in_states: World | None, batch: int) -> dict[str, Callable[[], None]]:
     """One step of ``batch`` worlds, bare and in environments of every kind.
 
-    ``frames``, ``latents`` and ``pose`` are what is drawn or observed; ``bare`` is the world itself, the others
-    environments: those without autoreset or a time limit, ``next_step`` and ``same_step`` with, frames again, and
-    episodes of 20 steps.
+    ``frames``, ``latents``, ``pose`` and ``states`` are what is drawn or observed, the last imagined in state space;
+    ``bare`` is the world itself, the others environments: `MODES` with episodes that end, frames again, all others
+    without.
     """
     rng = np.random.default_rng(0)
 
@@ -208,20 +215,26 @@ def _works(world: World, batch: int) -> dict[str, Callable[[], None]]:
             return rng.integers(world.actions.n, size=batch)
         return rng.uniform(-1, 1, (batch, *world.actions.shape)).astype(np.float32)
 
-    def environment(**settings: Any) -> ImaginedVectorEnv:
-        env = ImaginedVectorEnv(world, batch, contexts=blank_contexts(world), **settings)
+    def environment(mode: str = "Disabled", of: World = world, **settings: Any) -> ImaginedVectorEnv:
+        env = ImaginedVectorEnv(of, batch, contexts=blank_contexts(of), autoreset_mode=mode, **settings)
         env.reset(seed=0)
         return env
 
-    def bare(draw: bool) -> Callable[[], None]:
-        state = environment(autoreset_mode="Disabled").state
+    def ending(mode: str) -> ImaginedVectorEnv:
+        env = environment(mode, max_episode_steps=EPISODE)
+        begun = Episodes.restore(env.snapshot(), world.device)
+        env.restore(replace(begun, elapsed=torch.arange(batch, device=world.device) % EPISODE).snapshot())
+        return env
+
+    def bare(of: World, shown: Callable[[WorldState], Tensor]) -> Callable[[], None]:
+        state = environment(of=of).state
 
         def step() -> None:
             nonlocal state
             # As the environment does, whose states may be differentiated later: inference mode would be faster.
             with torch.no_grad():
-                state, imagined = world.imagine(state, actions())
-                (world.render(imagined.latents) if draw else imagined.latents).cpu().numpy()
+                state, _ = of.imagine(state, actions())
+                shown(state).cpu().numpy()
 
         return step
 
@@ -233,15 +246,20 @@ def _works(world: World, batch: int) -> dict[str, Callable[[], None]]:
 
         return step
 
-    return {
-        "bare_frames": bare(True),
-        "frames": stepped(environment(autoreset_mode="Disabled")),
-        "bare_latents": bare(False),
-        "latents": stepped(environment(autoreset_mode="Disabled", observation="latent")),
-        "pose": stepped(environment(autoreset_mode="Disabled", observation="pose")),
-        "next_step": stepped(environment(autoreset_mode="NextStep", max_episode_steps=20)),
-        "same_step": stepped(environment(autoreset_mode="SameStep", max_episode_steps=20)),
+    works = {
+        "bare_frames": bare(world, lambda state: world.render(state.latents[:, -1])),
+        "frames": stepped(environment()),
+        "bare_latents": bare(world, lambda state: state.latents[:, -1]),
+        "latents": stepped(environment(observation="latent")),
+        "pose": stepped(environment(observation="pose")),
+        "next_step": stepped(ending("NextStep")),
+        "same_step": stepped(ending("SameStep")),
+        "by_hand": stepped(ending("Disabled")),
     }
+    if in_states is not None:
+        works["bare_states"] = bare(in_states, in_states.encode_state)
+        works["states"] = stepped(environment(of=in_states, observation="state"))
+    return works
 
 
 def blank_contexts(world: World) -> Contexts:

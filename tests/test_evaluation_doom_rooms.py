@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import worldloop
-from worldloop.benchmarks.imagination import ImaginationBenchmark, run
+from worldloop.benchmarks.imagination import MODES, ImaginationBenchmark, run
 from worldloop.envs.doom_rooms.env import DoomRoomsEnv
 from worldloop.envs.explorers import WaypointExplorer
 from worldloop.evaluation import CompareConfig, PlanConfig, compare, run_control
@@ -63,11 +63,15 @@ def test_the_benchmark_tells_every_figure(untrained: Path, tmp_path: Path) -> No
     config = ImaginationBenchmark(
         world=str(untrained), batches=(1, 2), repeats=2, seconds=0.05, cold_starts=1, out=out
     )
-    run(config, report=lambda line: None)
+    told: list[str] = []
+    run(config, report=told.append)
     data = json.loads(out.read_text(), parse_constant=pytest.fail)
     assert set(data["steps_per_second"]) == {"1", "2"}
     row = data["steps_per_second"]["2"]
-    assert {"frames", "latents", "next_step", "same_step", "bare_frames", "bare_latents"} <= set(row)
+    assert {"frames", "latents", "next_step", "same_step", "by_hand", "bare_frames", "bare_latents"} <= set(row)
+    assert {f"resets_{mode}" for mode in MODES} <= set(row)
+    states = worldloop.load_world(str(untrained)).state_size > 0
+    assert states == ("states" in row) == ("overhead_states" in row) != any("no state space" in line for line in told)
     assert all(row[name]["low"] <= row[name]["median"] <= row[name]["high"] for name in row)
     assert 0 < data["cold_start"]["first_frame_s"] < data["cold_start"]["process_s"]
     assert data["peak_mb"] > 100
