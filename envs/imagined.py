@@ -16,7 +16,9 @@ from ..world_models.world import World
 from .contexts import Contexts
 from .episodes import Episodes, read_snapshot
 from .experience import Experience
-from .imagination import Imagination, Observation, draw_seed, read_options
+from .imagination import Imagination, draw_seed
+from .observations import Observation
+from .starts import read_options
 from .uncertainty import MaxUncertainty, Uncertainty
 
 

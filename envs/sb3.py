@@ -18,8 +18,10 @@ from ..errors import ConfigError
 from ..world_models.world import World
 from .contexts import Contexts
 from .episodes import Episodes
-from .imagination import Observation, draw_seed, read_options
+from .imagination import draw_seed
 from .imagined import ImaginedEnv
+from .observations import Observation
+from .starts import read_options
 from .uncertainty import MaxUncertainty, Uncertainty
 
 try:

@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,32 +15,18 @@ import numpy as np
 from ...errors import ConfigError, DataError
 from ...files import sealed, unsealed
 from ...rollouts.splits import Split, seed_range, split_of
-from ...world_models.actions import ActionSpec
-from .engine import FIXED, RESOLUTIONS, Engine, Place
+from .actions import STEP_ANGLE, STEP_LENGTH, ActionKind, Actions
+from .display import Display, Lens, checked_size
+from .engine import FIXED, Engine, Place
 from .events import EVENTS_VERSION, add_things, touched
-from .frames import AreaFilter
 from .layout import GENERATOR_VERSION, Layout, generate
 from .map_picture import draw_map
+from .places import EYE_HEIGHT, place_of, pose_at
 from .tasks import Assignment, Level, Task
 from .wad import HOPS
-from .window import Window
 
-STEP_LENGTH = 25.0
-"""Map units of one move on free ground, exact to 1/65536 unit."""
-STEP_ANGLE = math.pi / 8
-"""Radians of one turn, exact."""
-EYE_HEIGHT = 41.0
-"""Height of the camera over the floor, in map units."""
+__all__ = ["EYE_HEIGHT", "STEP_ANGLE", "STEP_LENGTH", "DoomRoomsEnv"]
 
-_MOTIONS = {
-    "noop": (0.0, 0.0, 0.0),
-    "forward": (1.0, 0.0, 0.0),
-    "back": (-1.0, 0.0, 0.0),
-    "strafe_left": (0.0, 1.0, 0.0),
-    "strafe_right": (0.0, -1.0, 0.0),
-    "turn_left": (0.0, 0.0, 1.0),
-    "turn_right": (0.0, 0.0, -1.0),
-}
 _STATE_FORMAT = "worldloop.doom-rooms/2"
 
 
@@ -94,7 +80,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         level: Level = "near",
         split: Split = "train",
         map_seeds: Sequence[int] | None = None,
-        actions: Literal["discrete", "continuous"] = "discrete",
+        actions: ActionKind = "discrete",
         frame_size: tuple[int, int] = (48, 64),
         rows: int = 2,
         cols: int = 2,
@@ -116,8 +102,9 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._events = events
         if events:
             self._kind["events"] = EVENTS_VERSION
-        self.frame_size = _check_size(frame_size, "frame_size")
-        self._render_size = self.frame_size if render_size is None else _check_size(render_size, "render_size")
+        self.frame_size = checked_size(frame_size, "frame_size")
+        shown = self.frame_size if render_size is None else checked_size(render_size, "render_size")
+        self._lens, self._display = Lens(), Display(shown, self.metadata["render_fps"])
         self.max_steps = self._task.default_steps if max_steps is None else int(max_steps)
         if self.max_steps < 1:
             raise ConfigError(f"max_steps is at least 1; got {max_steps}.")
@@ -126,21 +113,13 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ConfigError(f"render_mode is None, 'rgb_array' or 'human'; got {render_mode!r}.")
         self.render_mode = render_mode
-        self.action_names: tuple[str, ...] = ()
-        self.action_spec = _action_spec(actions)
-        self.action_space: gym.Space[Any]
-        if self.action_spec.kind == "discrete":
-            self.action_names = self.action_spec.names
-            self.action_space = gym.spaces.Discrete(self.action_spec.n)
-        else:
-            self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self._actions = Actions(actions)
+        self.action_names, self.action_spec = self._actions.names, self._actions.spec
+        self.action_space = self._actions.space
         self.observation_space = gym.spaces.Box(0, 255, (*self.frame_size, 3), np.uint8)
 
         self._layout: Layout = self._map(self._seeds[0])
         self._engine: Engine | None = None
-        self._spectator: Engine | None = None
-        self._window: Window | None = None
-        self._filters: dict[tuple[tuple[int, int], tuple[int, int]], AreaFilter] = {}
         self._path: list[np.ndarray] = []
         self._steps = 0
         self._collided = self._success = self._over = False
@@ -178,7 +157,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
             x, y = self._task.draw_start(self._layout, self.np_random)
             place = round(x * FIXED), round(y * FIXED), int(self.np_random.integers(FIXED))
         else:
-            place = _place_of(pose)
+            place = place_of(pose)
         self._put(place)
         self._steps, self._path = 0, [self.pose]
         self._collided = self._success = self._over = False
@@ -198,7 +177,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._check_open()
         if not self._started or self._over:
             raise gym.error.ResetNeeded("The episode is over or has not begun; call reset() before step().")
-        forward, left, turn = self._motion(action)
+        forward, left, turn = self._actions.move(action)
         engine = self._live()
         x, y, angle = engine.where()
         yaw = angle * 2 * math.pi / FIXED
@@ -230,23 +209,21 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         self._check_open()
         if not self._started:
             raise gym.error.ResetNeeded("There is nothing to render yet; call reset() first.")
-        picture = self._rendered()
+        if self._display.size == self.frame_size:
+            picture = self._observation()
+        else:
+            picture = self._display.draw(self._layout, self._live().where())
         if self.render_mode == "rgb_array":
             return picture
-        if self._window is None:
-            self._window = Window("worldloop DoomRooms", self.metadata["render_fps"])
-        self._window.show(picture)
+        self._display.show(picture)
         return None
 
     def close(self) -> None:
         """End the engines and remove their files, for good. Closing twice is fine."""
-        for engine in (self._engine, self._spectator):
-            if engine is not None:
-                engine.close()
-        self._engine = self._spectator = None
-        if self._window is not None:
-            self._window.close()
-            self._window = None
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+        self._display.close()
         self._started, self._closed = False, True
 
     # What a real world offers beyond Gymnasium
@@ -269,10 +246,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
     @property
     def pose(self) -> np.ndarray:
         """Canonical pose (5,) float64 of the present picture."""
-        x, y, angle = self._live().where()
-        yaw = math.remainder(angle * 2 * math.pi / FIXED, 2 * math.pi)
-        yaw = -math.pi if yaw >= math.pi else yaw
-        return np.array([x / FIXED, y / FIXED, EYE_HEIGHT, yaw, 0.0])
+        return pose_at(self._live().where())
 
     @property
     def path(self) -> np.ndarray:
@@ -287,7 +261,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         Raises:
             ValueError: the player does not fit there, or the pose does not look level from `EYE_HEIGHT`.
         """
-        self._put(_place_of(pose))
+        self._put(place_of(pose))
         self._path.append(self.pose)
         return self._observation()
 
@@ -306,7 +280,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
 
     def render_path(self, poses: Sequence[Any], changed: Collection[int] | None = None) -> np.ndarray:
         """The observations (n, H, W, 3) at ``poses`` (n, 5), n at least 1, as `render_at` gives them one by one."""
-        places = [_place_of(pose) for pose in poses]
+        places = [place_of(pose) for pose in poses]
         before, now, frames = self._live().where(), self._layout, []
         try:
             self._alter(now if changed is None else now.with_changed(changed))
@@ -364,7 +338,7 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
 
     def map_picture(self, size: tuple[int, int] = (512, 512)) -> np.ndarray:
         """The map from above with path, goal, start and heading: (height, width, 3) uint8."""
-        return draw_map(self._layout, self._path, _check_size(size, "size"))
+        return draw_map(self._layout, self._path, checked_size(size, "size"))
 
     # Inside
 
@@ -414,37 +388,8 @@ class DoomRoomsEnv(gym.Env[np.ndarray, Any]):
         pose = self.pose
         return float(pose[0]), float(pose[1]), float(pose[3])
 
-    def _motion(self, action: Any) -> tuple[float, float, float]:
-        """(forward, left, turn) in [-1, 1] that ``action`` asks for."""
-        if self.action_spec.kind == "discrete":
-            if not self.action_space.contains(action):
-                raise ValueError(
-                    f"An action is 0 … {self.action_spec.n - 1} ({', '.join(self.action_names)}); got {action!r}."
-                )
-            return _MOTIONS[self.action_names[int(action)]]
-        values = np.asarray(action, np.float64)
-        if values.shape != (3,) or not bool((np.abs(values) <= 1 + 1e-6).all()):
-            raise ValueError(f"An action is (forward, left, turn), each in [-1, 1]; got {action!r}.")
-        forward, left, turn = values.tolist()
-        return forward, left, turn
-
     def _observation(self) -> np.ndarray:
-        return self._shrunk(self._live(), self.frame_size)
-
-    def _shrunk(self, engine: Engine, size: tuple[int, int]) -> np.ndarray:
-        key = (engine.resolution, size)
-        if key not in self._filters:
-            self._filters[key] = AreaFilter(*key)
-        return self._filters[key](engine.picture())
-
-    def _rendered(self) -> np.ndarray:
-        if self._render_size == self.frame_size:
-            return self._observation()
-        if self._spectator is None or not self._spectator.alive:
-            self._spectator = Engine(self._layout, self._render_size)
-        self._spectator.load(self._layout)
-        self._spectator.place(self._live().where())
-        return self._shrunk(self._spectator, self._render_size)
+        return self._lens.picture(self._live(), self.frame_size)
 
     def _info(self) -> dict[str, Any]:
         info = {
@@ -473,36 +418,3 @@ def _check_seeds(split: Split, map_seeds: Sequence[int] | None) -> Sequence[int]
             "name its split."
         )
     return [int(seed) for seed in map_seeds]
-
-
-def _check_size(size: Sequence[int], name: str) -> tuple[int, int]:
-    height, width = RESOLUTIONS[-1]
-    sizes = np.asarray(size)
-    whole = sizes.shape == (2,) and sizes.dtype.kind in "iu"
-    if not whole or sizes.min() < 16 or sizes[0] > height or sizes[1] > width:
-        raise ConfigError(f"{name} is (height, width) in pixels, (16, 16) to ({height}, {width}); got {size!r}.")
-    return int(sizes[0]), int(sizes[1])
-
-
-def _action_spec(actions: str) -> ActionSpec:
-    if actions not in ("discrete", "continuous"):
-        raise ConfigError(f"actions is 'discrete' or 'continuous'; got {actions!r}.")
-
-    def motion(forward: float, left: float, turn: float) -> tuple[float, ...]:
-        return (forward * STEP_LENGTH, left * STEP_LENGTH, 0.0, turn * STEP_ANGLE, 0.0)
-
-    if actions == "discrete":
-        return ActionSpec("discrete", tuple(_MOTIONS), tuple(motion(*m) for m in _MOTIONS.values()))
-    names = ("forward", "strafe", "turn")
-    return ActionSpec("box", names, (motion(1, 0, 0), motion(0, 1, 0), motion(0, 0, 1)))
-
-
-def _place_of(pose: Any) -> Place:
-    """A canonical pose in the engine's own numbers."""
-    values = np.asarray(pose, np.float64)
-    if values.shape != (5,) or not bool(np.isfinite(values).all()):
-        raise ValueError(f"A pose is five finite numbers (x, y, z, yaw, pitch); got {pose!r}.")
-    x, y, z, yaw, pitch = values.tolist()
-    if abs(z - EYE_HEIGHT) > 1.0 or abs(pitch) > 0.01:
-        raise ValueError(f"The player looks level from height {EYE_HEIGHT}; got z {z} and pitch {pitch}.")
-    return round(x * FIXED), round(y * FIXED), round(yaw * FIXED / (2 * math.pi)) % FIXED
