@@ -138,7 +138,8 @@ def _contexts(contexts: str | Path | Contexts | None, world: World) -> Contexts:
                 "This world came without recorded starts: pass contexts=, a file or a Contexts "
                 "(Contexts.from_dataset makes one)."
             )
-        contexts = Path(directory) / CONTEXTS_FILE
+        own, shared = Path(directory) / CONTEXTS_FILE, Path(directory).parent / CONTEXTS_FILE
+        contexts = shared if shared.exists() and not own.exists() else own
     if not isinstance(contexts, Contexts):
         contexts = Contexts.load(contexts)
     if contexts.frame_size != tuple(world.frame_size):

@@ -9,6 +9,7 @@ import pytest
 from toy_world import AXES, KEYS, ToyArena, ToyEnv, toy_contexts
 
 from worldloop.envs.contexts import Contexts
+from worldloop.envs.imagined import ImaginedEnv
 from worldloop.errors import DataError
 from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
@@ -104,3 +105,16 @@ def test_arrays_that_do_not_belong_together_are_refused():
         replace(
             contexts, **{k: getattr(contexts, k)[:0] for k in ("frames", "actions", "poses", "map_seeds")}
         )
+
+
+def test_worlds_that_lie_together_share_starts_unless_they_have_their_own(tmp_path):
+    world = ToyArena()
+    object.__setattr__(world, "directory", tmp_path / "one")
+    own, shared = toy_contexts(world, n=3), toy_contexts(world, n=5)
+    with pytest.raises(DataError, match="no file"):
+        ImaginedEnv(world)
+    shared.save(tmp_path / "contexts.safetensors")
+    assert len(ImaginedEnv(world).contexts) == 5
+    (tmp_path / "one").mkdir()
+    own.save(tmp_path / "one" / "contexts.safetensors")
+    assert len(ImaginedEnv(world).contexts) == 3

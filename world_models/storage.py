@@ -1,6 +1,7 @@
 """Worlds on disk: ``world.json`` and ``weights.safetensors``. Loading one never executes code.
 
-A world's directory may also hold ``contexts.safetensors`` (recorded starts, see `worldloop.envs.contexts`).
+A world's directory, or the one it lies in, may also hold ``contexts.safetensors`` (recorded starts, see
+`worldloop.envs.contexts`).
 """
 
 from __future__ import annotations
