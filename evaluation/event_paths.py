@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -36,14 +36,15 @@ class EventPath(ReturnPath):
         change: index of the first frame after it changed.
         other: (T, H, W, 3) uint8, each frame as it would be with this one thing in its other state: before the change
             as after, after as before. All else is as it is in ``frames``.
-        region: (T, H, W) bool, the pixels in which the two differ; nowhere where ``other`` does not exist, because the
-            walker stands where the door would be.
+        exists: (T,) bool, whether there is such a frame: not where the walker stands in the shut door.
+        region: (T, H, W) bool, the pixels in which the two differ; none where ``other`` does not exist.
     """
 
     kind: Kind
     thing: int
     change: int
     other: Frames
+    exists: NDArray[np.bool_]
     region: NDArray[np.bool_]
 
     @property
@@ -113,9 +114,18 @@ def record_event_path(
     path = EventPath(
         "ABCA", round(math.dist(view, places[0]) / layout.room_size / ROOMS_PER_BLOCK), map_seed, index,
         frames, actions, poses, begin, (view, *places), layout_of(env),
-        kind, index_of, changes.index(True), other.frames, differs & other.exists[:, None, None],
+        kind, index_of, changes.index(True), other.frames, other.exists, differs & other.exists[:, None, None],
     )  # fmt: skip
     return _why_not(path, config) or path
+
+
+def unchanged(path: EventPath) -> EventPath | None:
+    """The same walk as if the thing had stayed as it was; None where it leads through the door that is then shut."""
+    if not path.exists.all():
+        return None
+    after = (np.arange(len(path.frames)) >= path.change)[:, None, None, None]
+    frames, other = (np.where(after, a, b) for a, b in ((path.other, path.frames), (path.frames, path.other)))
+    return replace(path, frames=frames, other=other)
 
 
 def _why_not(path: EventPath, config: EventConfig) -> Reason | None:

@@ -17,8 +17,9 @@ Kind = Literal["item", "door"]
 Reason = Literal["nothing to see", "stuck", "unchanged", "not seen before and after", "not away", "not seen again"]
 """Why a walk was left out."""
 
-Quantity = Literal["remembered", "region", "outside"]
-"""``remembered``: share of frames nearer to now than to before; ``region``, ``outside``: PSNR to now in dB."""
+Quantity = Literal["remembered", "false_change", "region", "outside"]
+"""``remembered``: share of frames nearer to now than to before; ``false_change``: share of them nearer to the change
+where there was none; ``region``, ``outside``: PSNR to now in dB."""
 
 ALL, KNOWN = "all", "known view"
 """Cells of every frame, and of those whose view was seen since the change from within a step or a turn."""
@@ -26,6 +27,7 @@ ALL, KNOWN = "all", "known view"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 QUANTITIES: dict[Quantity, str] = {
     "remembered": "share of frames nearer to now than to before, in the changed region",
+    "false_change": "share of frames nearer to the change where there was none (control)",
     "region": "PSNR in the changed region (dB)",
     "outside": "PSNR outside of it (dB)",
 }
@@ -85,7 +87,8 @@ class EventCell:
     Attributes:
         kind: which of these.
         paths: how many have such frames.
-        frames: how many these are.
+        controls: how many of these can be walked with nothing changed, too: not those through the door.
+        frames: how many there are.
         gap: mean number of frames between the last look at the change and the first frame of the way back that shows
             it.
         size: mean number of changed pixels in the frames judged.
@@ -93,6 +96,7 @@ class EventCell:
 
     kind: str
     paths: int
+    controls: int
     frames: int
     gap: float
     size: float
@@ -157,8 +161,8 @@ def _lines(report: EventReport) -> Iterator[str]:
     )
     for cell in report.cells:
         yield (
-            f"  {cell.kind}: {cell.paths} paths, {cell.frames} frames judged, {cell.size:.0f} pixels changed, "
-            f"unseen for {cell.gap:.0f} frames"
+            f"  {cell.kind}: {cell.paths} paths ({cell.controls} with a control), {cell.frames} frames judged, "
+            f"{cell.size:.0f} pixels changed, unseen for {cell.gap:.0f} frames"
         )
     for quantity, title in QUANTITIES.items():
         yield ""

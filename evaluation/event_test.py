@@ -21,7 +21,7 @@ from ..files import write_json
 from ..world_models.actions import ActionSpec
 from ..world_models.pose import pose_distance
 from ..world_models.world import World
-from .event_paths import EventPath, record_event_paths
+from .event_paths import EventPath, record_event_paths, unchanged
 from .event_report import ALL, KNOWN, QUANTITIES, SINCE, EventCell, EventConfig, EventReport, EventScore, Quantity
 from .media import Frames, strip, write_png
 from .metrics import PSNR_CEILING, FloatArray, bootstrap
@@ -64,20 +64,17 @@ def event_test(
     if not paths:
         raise ConfigError(f"None of the {len(dropped)} walks came back to a change; use other maps or another seed.")
     mean_frame, mean_frame_of = mean_frame_of_training(first, paths)
-    asked = ReturnConfig(maps=config.maps, poses="true", batch=config.batch, seed=config.seed)
-    imagined: list[dict[str, Frames]] = [{} for _ in paths]
-    for name, world in worlds.items():
-        for i, _, frames, _ in imagine_returns(world, paths, asked, progress, f"imagining with {name}"):
-            imagined[i][name] = frames
-    for path, rows in zip(paths, imagined, strict=True):
-        rows[MEAN] = mean_frame[None].repeat(path.length, 0)
-        rows[NEAREST] = path.frames[path.nearest_seen(first.actions)]
-        rows[SINCE] = path.frames[path.change + since(path).nearest_seen(first.actions)]
+    imagined = _shown(worlds, paths, mean_frame, config, progress)
     looks = [look_again(path, first.actions, config) for path in paths]
     judged = [
         {source: judge(look, frames) for source, frames in rows.items()}
         for look, rows in zip(looks, imagined, strict=True)
     ]
+    controls = {i: control for i, path in enumerate(paths) if (control := unchanged(path)) is not None}
+    shown = _shown(worlds, list(controls.values()), mean_frame, config, progress, ", nothing changed")
+    for (i, control), rows in zip(controls.items(), shown, strict=True):
+        for source, frames in rows.items():
+            judged[i][source]["false_change"] = false_change(looks[i], control, frames)
     kinds = [*config.kinds, ALL, KNOWN]
     report = EventReport(
         config=config,
@@ -92,6 +89,28 @@ def event_test(
         write_png(out / name, event_strip(look, {k: v for k, v in rows.items() if k != MEAN}))
     write_json(out / "events.json", report.to_json())
     return report
+
+
+def _shown(
+    worlds: Mapping[str, World],
+    paths: Sequence[EventPath],
+    mean_frame: NDArray[np.uint8],
+    config: EventConfig,
+    progress: Progress,
+    what: str = "",
+) -> list[dict[str, Frames]]:
+    """Of every path, the frames (R, H, W, 3) of the return leg as each world and each baseline shows them."""
+    asked = ReturnConfig(maps=config.maps, poses="true", batch=config.batch, seed=config.seed)
+    shown: list[dict[str, Frames]] = [{} for _ in paths]
+    for name, world in worlds.items():
+        for i, _, frames, _ in imagine_returns(world, paths, asked, progress, f"imagining with {name}{what}"):
+            shown[i][name] = frames
+    spec = next(iter(worlds.values())).actions
+    for path, rows in zip(paths, shown, strict=True):
+        rows[MEAN] = mean_frame[None].repeat(path.length, 0)
+        rows[NEAREST] = path.frames[path.nearest_seen(spec)]
+        rows[SINCE] = path.frames[path.change + since(path).nearest_seen(spec)]
+    return shown
 
 
 def since(path: EventPath) -> EventPath:
@@ -132,7 +151,10 @@ def look_again(path: EventPath, spec: ActionSpec, config: EventConfig) -> Look:
 
 
 def judge(look: Look, frames: Frames) -> dict[Quantity, FloatArray]:
-    """Every quantity (N,) of ``frames`` (R, H, W, 3), held against the true frames and those from before the change."""
+    """Every quantity (N,) of ``frames`` (R, H, W, 3), held against the true frames and those from before the change.
+
+    Whether a change is false they cannot tell: see `false_change`.
+    """
     path = look.path
     leg, times = slice(path.begin, None), look.times
     ours, region = frames[times], path.region[leg][times]
@@ -140,9 +162,15 @@ def judge(look: Look, frames: Frames) -> dict[Quantity, FloatArray]:
     to_now, to_before = (squared_error(ours, true, region) for true in (now, before))
     return {
         "remembered": (to_now < to_before).astype(np.float64),
+        "false_change": np.full(len(times), np.nan),
         "region": _decibels(to_now),
         "outside": _decibels(squared_error(ours, now, ~region)),
     }
+
+
+def false_change(look: Look, control: EventPath, frames: Frames) -> FloatArray:
+    """(N,) whether ``frames`` (R, H, W, 3), shown after ``control``, are nearer to the change that it lacks."""
+    return 1 - judge(replace(look, path=control), frames)["remembered"]
 
 
 def squared_error(a: Frames, b: Frames, where: NDArray[np.bool_]) -> FloatArray:
@@ -176,16 +204,17 @@ def _rooms(world: World, config: EventConfig) -> gym.Env[Any, Any]:
 
 
 def _cell(kind: str, looks: Sequence[Look], config: EventConfig) -> EventCell:
-    gaps, sizes = [], []
+    gaps, sizes, controls = [], [], 0
     for look in (look for look in looks if look.of(kind).any()):
         path, times = look.path, look.times[look.of(kind)]
+        controls += bool(path.exists.all())
         sizes.append(path.size[path.begin :][times])
         last = np.flatnonzero(path.size[: path.begin] >= config.pixels)[-1]
         gaps.append(path.begin + int(times[0]) - int(last))
     if not gaps:
-        return EventCell(kind, 0, 0, float("nan"), float("nan"))
+        return EventCell(kind, 0, 0, 0, float("nan"), float("nan"))
     pixels = np.concatenate(sizes)
-    return EventCell(kind, len(gaps), len(pixels), float(np.mean(gaps)), float(pixels.mean()))
+    return EventCell(kind, len(gaps), controls, len(pixels), float(np.mean(gaps)), float(pixels.mean()))
 
 
 def _scores(

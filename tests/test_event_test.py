@@ -16,9 +16,9 @@ from worldloop.envs.doom_rooms.env import DoomRoomsEnv
 from worldloop.envs.doom_rooms.layout import Item
 from worldloop.errors import ConfigError
 from worldloop.evaluation import EventConfig, EventReport, event_test
-from worldloop.evaluation.event_paths import EventPath, record_event_path
+from worldloop.evaluation.event_paths import EventPath, record_event_path, unchanged
 from worldloop.evaluation.event_report import ALL, KNOWN, SINCE
-from worldloop.evaluation.event_test import judge, look_again, since, squared_error
+from worldloop.evaluation.event_test import false_change, judge, look_again, since, squared_error
 from worldloop.evaluation.return_report import MEAN, NEAREST
 from worldloop.world_models.config import preset
 from worldloop.world_models.world_model import WorldModel
@@ -91,6 +91,39 @@ def test_showing_the_present_is_remembering_and_showing_the_past_is_not(paths: l
         assert (judge(look, past)["outside"] > judge(look, past)["region"]).all()
 
 
+def test_the_control_is_the_walk_with_the_one_thing_left_alone(paths: list[EventPath]) -> None:
+    """Where it exists it is what a second engine shows; where it does not, the walk leads through the shut door."""
+    env = DoomRoomsEnv(split="validation", events=True, max_steps=10_000)
+    controls = {path.kind: unchanged(path) for path in paths}
+    assert controls["item"] is not None
+    for path in paths:
+        env.reset(options={"map_seed": path.map_seed, "pose": path.poses[0]})
+        changed, blocked, control = [env.changed], 0, unchanged(path)
+        for action in path.actions[1:]:
+            env.step(action.item())
+            changed.append(env.changed)
+        for t in range(0, len(path.frames), 7 if control else 1):
+            try:
+                left_alone = env.render_at(path.poses[t], changed[t] - {path.thing})
+            except ValueError:
+                blocked += 1
+                continue
+            if control is not None:
+                assert np.array_equal(left_alone, control.frames[t])
+        assert (control is None) == (blocked > 0)
+    env.close()
+
+
+def test_a_change_is_false_where_the_control_shows_it(paths: list[EventPath]) -> None:
+    spec = DoomRoomsEnv().action_spec
+    for path in paths:
+        look, control = look_again(path, spec, CONFIG), unchanged(path)
+        if control is None:
+            continue
+        assert not false_change(look, control, control.frames[path.begin :]).any()
+        assert false_change(look, control, path.frames[path.begin :]).all()
+
+
 def test_quantities_are_those_of_a_plain_loop(paths: list[EventPath]) -> None:
     path, rng = paths[0], np.random.default_rng(0)
     look = look_again(path, DoomRoomsEnv().action_spec, CONFIG)
@@ -155,6 +188,10 @@ def test_a_world_that_knows_nothing_is_tested_in_the_real_rooms(report: EventRep
     assert cells[ALL].paths + len(report.dropped) == 2 * CONFIG.maps
     values = {(s.kind, s.quantity, s.source): s.value for s in report.scores}
     assert values[ALL, "remembered", SINCE].estimate > values[ALL, "remembered", NEAREST].estimate
+    assert 0 < cells["item"].controls == cells["item"].paths
+    assert values["item", "false_change", SINCE].n == cells["item"].frames > 0
+    assert values["item", "false_change", SINCE].estimate < values["item", "remembered", SINCE].estimate
+    assert cells["door"].controls or values["door", "false_change", SINCE].n == 0
     assert values[ALL, "region", "untrained"].estimate < values[ALL, "region", SINCE].estimate
     assert {source for _, _, source in values} == {"untrained", "again", MEAN, NEAREST, SINCE}
     same = [s.difference for s in report.scores if s.source == "again"]
