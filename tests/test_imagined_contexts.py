@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_world import AXES, KEYS, ToyArena, ToyEnv, toy_contexts
+from toy_world import AXES, KEYS, ToyArena, ToyEnv, ToyWorld, toy_contexts
 
 from worldloop.envs.contexts import Contexts
 from worldloop.envs.imagined import ImaginedEnv
@@ -108,9 +108,9 @@ def test_arrays_that_do_not_belong_together_are_refused():
 
 
 def test_worlds_that_lie_together_share_starts_unless_they_have_their_own(tmp_path):
-    world = ToyArena()
-    object.__setattr__(world, "directory", tmp_path / "one")
-    own, shared = toy_contexts(world, n=3), toy_contexts(world, n=5)
+    world = ToyWorld(ToyArena())
+    world.directory = tmp_path / "one"
+    own, shared = toy_contexts(ToyArena(), n=3), toy_contexts(ToyArena(), n=5)
     with pytest.raises(DataError, match="no file"):
         ImaginedEnv(world)
     shared.save(tmp_path / "contexts.safetensors")
