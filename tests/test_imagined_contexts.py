@@ -114,7 +114,7 @@ def test_worlds_that_lie_together_share_starts_unless_they_have_their_own(tmp_pa
     with pytest.raises(DataError, match="no file"):
         ImaginedEnv(world)
     shared.save(tmp_path / "contexts.safetensors")
-    assert len(ImaginedEnv(world).contexts) == 5
+    assert len(ImaginedEnv(world).imagination.contexts) == 5
     (tmp_path / "one").mkdir()
     own.save(tmp_path / "one" / "contexts.safetensors")
-    assert len(ImaginedEnv(world).contexts) == 3
+    assert len(ImaginedEnv(world).imagination.contexts) == 3
