@@ -123,12 +123,14 @@ class ActorCritic(nn.Module):
         self.scale.update(fixed)
         weights = chances(batch.continues.detach())
         entropy = self.policy.entropy(before)
-        values = self.critic.value(before)
+        seen = torch.lerp(before, batch.vectors[:, :-1], SHAPING) if shape_states else before
+        logits = self.critic.logits(seen)
+        members = self.critic.two_hot.mean(logits.detach())
+        values = members.mean(-1)
         with torch.no_grad():
             anchor = self.target.value(before)
-        seen = torch.lerp(before, batch.vectors[:, :-1], SHAPING) if shape_states else before
-        critic = self.critic.loss(seen, fixed) + config.anchor * self.critic.loss(seen, anchor)
-        gains = self._gains(batch, returns, values.detach()) / self.scale.scale
+        critic = self.critic.loss(logits, fixed) + config.anchor * self.critic.loss(logits, anchor)
+        gains = self._gains(batch, returns, values) / self.scale.scale
         losses = {
             "actor": -_mean(gains, weights),
             "entropy": -config.entropy * _mean(entropy, weights),
@@ -139,9 +141,9 @@ class ActorCritic(nn.Module):
         watched = {
             "return": fixed[:, 0].mean(),
             "reward": (batch.rewards.detach() * weights).sum(1).mean(),
-            "value": _mean(values, weights),
-            "spread": _mean(self.critic.members(before).std(-1, correction=0), weights),
-            "entropy": _mean(entropy, weights),
+            "value": _average(values, weights),
+            "spread": _average(members.std(-1, correction=0), weights),
+            "entropy": _average(entropy, weights),
             "scale": self.scale.scale,
             "ended": 1 - batch.continues.prod(1).mean(),
         }
@@ -175,3 +177,7 @@ class ActorCritic(nn.Module):
 
 def _mean(numbers: Tensor, weights: Tensor) -> Tensor:
     return (numbers * weights).mean()
+
+
+def _average(numbers: Tensor, weights: Tensor) -> Tensor:
+    return (numbers * weights).sum() / weights.sum()

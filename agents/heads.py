@@ -71,9 +71,9 @@ class ValueHead(nn.Module):
         """(...) their mean."""
         return self.members(vectors).mean(-1)
 
-    def loss(self, vectors: Tensor, targets: Tensor) -> Tensor:
-        """(...) cross-entropy against ``targets`` (...), mean over the members."""
-        return self.two_hot.loss(self.logits(vectors), targets.unsqueeze(-1)).mean(-1)
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(...) cross-entropy of `logits` (..., E, K) against ``targets`` (...), mean over the members."""
+        return self.two_hot.loss(logits, targets.unsqueeze(-1)).mean(-1)
 
 
 class QHead(nn.Module):

@@ -13,6 +13,7 @@ from toy_world import KEYS, STEP, ToyArena, ToyWorld, walk
 
 from worldloop.agents.actor_critic import ActorCriticConfig
 from worldloop.agents.agent import Agent
+from worldloop.agents.heads import HeadsConfig
 from worldloop.agents.imagined_batch import Starts, roll_out
 from worldloop.agents.training import agent_training, train_in_imagination
 from worldloop.envs.contexts import Contexts
@@ -23,7 +24,9 @@ HORIZON = 10
 PLANE = ActionSpec("box", ("forward", "left"), ((STEP, 0, 0, 0, 0), (0, STEP, 0, 0, 0)))
 KEYS_ARENA = ToyArena(actions=KEYS, size=200.0, goal=(140.0, 140.0), goal_radius=30.0)
 PLANE_ARENA = ToyArena(actions=PLANE, size=200.0, goal=(140.0, 140.0), goal_radius=30.0)
-CONFIG = ActorCriticConfig(horizon=HORIZON, first_horizon=HORIZON, discount=DISCOUNT)
+CONFIG = ActorCriticConfig(
+    HeadsConfig(width=64, members=1, bins=41), horizon=HORIZON, first_horizon=HORIZON, discount=DISCOUNT
+)
 
 
 def starts_in(arena: ToyArena, n: int, seed: int) -> Contexts:
@@ -61,7 +64,8 @@ def fewest_keys(arena: ToyArena, pose: np.ndarray) -> int:
 def fewest_vectors(arena: ToyArena, pose: np.ndarray) -> int:
     """Vectors from ``pose`` into the goal: n of them reach a square of half-side n steps, turned as one stands."""
     dx, dy = arena.goal[0] - pose[0], arena.goal[1] - pose[1]
-    ahead = np.array([math.cos(pose[3]) * dx + math.sin(pose[3]) * dy, -math.sin(pose[3]) * dx + math.cos(pose[3]) * dy])
+    cos, sin = math.cos(pose[3]), math.sin(pose[3])
+    ahead = np.array([cos * dx + sin * dy, cos * dy - sin * dx])
     steps = 1
     while np.linalg.norm(np.maximum(np.abs(ahead) - STEP * steps, 0)) > arena.goal_radius:
         steps += 1
@@ -89,7 +93,7 @@ def test_an_agent_trained_in_imagination_is_nearly_the_best_there_is(kind: str, 
     world, held_out = ToyWorld(arena), starts_in(arena, 48, seed=1)
     fewest = fewest_keys if kind == "keys" else fewest_vectors
     best = float(np.mean([DISCOUNT ** (fewest(arena, pose) - 1) for pose in held_out.poses[:, -1]]))
-    training = replace(agent_training(600), batch_size=128)
+    training = agent_training(500)
     config = replace(CONFIG, estimator=estimator)
     agent = train_in_imagination(world, starts_in(arena, 400, seed=0), tmp_path, config, training)
     assert agent is not None
