@@ -176,7 +176,7 @@ class _Run:
             if average is None:
                 return None
             self.scores = self._validate(average, config.dynamics.steps)
-            if world.state_space is not None and config.state.steps:
+            if world.state_space is not None:
                 # The last packing's turn may have seen no memory.
                 world.use(self.kept.config)
                 space = StateStage(world, self.cache, latents, config.state, config.seed)
