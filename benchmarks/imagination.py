@@ -108,6 +108,8 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
         row: dict[str, Any] = {name: spread([batch / s for s in taken]) for name, taken in seconds.items()}
         for kind in observed:
             row[f"overhead_{kind}"] = interval([r - 1 for r in _over(seconds[kind], seconds[f"bare_{kind}"])])
+            asked = in_states if kind == "states" and in_states is not None else world
+            row[f"outside_{kind}"] = interval(outside(asked, works[kind], config.repeats, config.seconds))
         for mode in MODES:
             row[f"resets_{mode}"] = interval([r - 1 for r in _over(seconds[mode], seconds["frames"])])
         rates[str(batch)], peaks[str(batch)] = row, peak_mb()
@@ -121,7 +123,10 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
         }
         report(f"B = {batch}, steps of worlds a second: " + ", ".join(f"{n} {row[n]['median']:.1f}" for n in works))
         for kind in observed:
-            report(f"    the environment adds to {kind}: {_percent(row[f'overhead_{kind}'])}")
+            report(
+                f"    the environment adds to {kind}: {_percent(row[f'overhead_{kind}'])} against the bare model in turns, "
+                f"{_percent(row[f'outside_{kind}'])} by its own time in the same steps"
+            )
         for mode in MODES:
             report(f"    resets of one world in {EPISODE}, {mode}, add to frames: {_percent(row[f'resets_{mode}'])}")
         for name, work in shares[str(batch)].items():
@@ -181,6 +186,44 @@ print(json.dumps(dict(
     import_s=imported - begin, load_s=loaded - imported, first_frame_s=drawn - loaded, peak_mb=peak / 1e6
 )))
 """
+
+
+def outside(world: World, work: Callable[[], None], repeats: int, seconds: float) -> list[float]:
+    """Time that ``work`` spends outside of ``world``, over what it spends inside, repeat by repeat.
+
+    Both are of the same steps, so that a machine that slows down slows both. Only where calls return when they are done:
+    on other devices than the processor this tells nothing.
+    """
+    clock = {"inside": 0.0, "depth": 0.0}
+
+    def clocked(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            clock["depth"] += 1
+            begin = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                clock["depth"] -= 1
+                if not clock["depth"]:
+                    clock["inside"] += time.perf_counter() - begin
+
+        return timed
+
+    names = ("imagine", "render", "encode_state")
+    for name in names:
+        setattr(world, name, clocked(getattr(world, name)))
+    try:
+        shares = []
+        for _ in range(repeats):
+            clock["inside"], begin = 0.0, time.perf_counter()
+            while time.perf_counter() - begin < seconds:
+                work()
+            inside = clock["inside"]
+            shares.append((time.perf_counter() - begin - inside) / inside)
+        return shares
+    finally:
+        for name in names:
+            delattr(world, name)
 
 
 def _over(values: Sequence[float], base: Sequence[float]) -> list[float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from statistics import median
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from worldloop.benchmarks import imagination
 from worldloop.benchmarks.counting import counted
 from worldloop.benchmarks.timing import interval
 
@@ -43,3 +45,33 @@ def test_the_interval_of_a_median_holds_it_and_shrinks_with_more_turns() -> None
     assert few["high"] - few["low"] < 0.5 * (wide["high"] - wide["low"])
     # The standard error of a normal sample's median is 1.2533 / sqrt(n).
     assert few["high"] - few["low"] == pytest.approx(2 * 1.96 * 1.2533 / 20, rel=0.5)
+
+
+def test_time_outside_a_world_is_what_its_calls_do_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(imagination, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    class Slow:
+        def imagine(self) -> None:
+            pass_by(3)
+            self.encode_state()
+
+        def encode_state(self) -> None:
+            pass_by(2)
+
+        def render(self) -> None:
+            pass_by(5)
+
+    world = Slow()
+
+    def work() -> None:
+        world.imagine()
+        pass_by(1)
+        world.render()
+
+    assert imagination.outside(world, work, repeats=3, seconds=100.0) == pytest.approx([0.1] * 3)  # type: ignore[arg-type]
+    assert not vars(world)
