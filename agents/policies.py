@@ -120,8 +120,9 @@ class BoxPolicy(PolicyHead):
         mean, spread = self.normal(vectors)
         # Recorded vectors may lie on the bounds, where the density is infinite.
         before = actions.clamp(-1 + 1e-6, 1 - 1e-6).atanh()
-        density: Tensor = -0.5 * ((before - mean) / spread).square() - spread.log() - 0.5 * math.log(2 * math.pi)
-        return (density - _log_slope(before)).sum(-1)
+        density = -0.5 * ((before - mean) / spread).square() - spread.log() - 0.5 * math.log(2 * math.pi)
+        likely: Tensor = (density - _log_slope(before)).sum(-1)
+        return likely
 
     def entropy(self, vectors: Tensor) -> Tensor:
         mean, spread = self.normal(vectors)

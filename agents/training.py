@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -84,6 +85,8 @@ def train_in_imagination(
     """
     config, training = config or ActorCriticConfig(), training or agent_training()
     check_states(world)
+    if joint is not None:
+        _check_joint(world, joint)
     torch.manual_seed(seed)
     heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
     starts = Starts(world, contexts)
@@ -94,9 +97,12 @@ def train_in_imagination(
         if joint is None
         else JointStage(heads, starts, _states(world, joint, training, seed, out), training, seed)
     )
+    paid = False
     with SummaryWriter(str(out / "tensorboard")) as log:
 
         def after_step(progress: Progress) -> None:
+            nonlocal paid
+            paid = paid or stage.watched["reward"] != 0
             if progress.step % 10 == 0 or progress.step == progress.steps:
                 for name, number in progress.losses.items():
                     log.add_scalar(f"loss/{name}", number, progress.step)
@@ -112,6 +118,8 @@ def train_in_imagination(
         )  # fmt: skip
     if not finished:
         return None
+    if not paid:
+        warnings.warn("Nothing was ever paid in imagination: this agent has learned nothing.", stacklevel=2)
     stage.module.load_state_dict(average, strict=False)
     if joint is not None:
         assert isinstance(world, WorldModel)
@@ -122,12 +130,16 @@ def train_in_imagination(
     return agent
 
 
-def _states(world: World, cache: TrainingCache, training: StageConfig, seed: int, out: Path) -> StateStage:
-    """What trains the state space of ``world`` in joint training."""
-    if not isinstance(world, WorldModel) or world.state_space is None or world.config.imagination != "state":
+def _check_joint(world: World, cache: TrainingCache) -> None:
+    if not isinstance(world, WorldModel) or world.config.imagination != "state":
         raise ConfigError("Joint training needs a world that imagines in state space: imagination='state'.")
     if cache.action_spec != world.actions or cache.frame_size != tuple(world.frame_size):
         raise ConfigError("The recorded experience has other actions or frames than this world.")
+
+
+def _states(world: World, cache: TrainingCache, training: StageConfig, seed: int, out: Path) -> StateStage:
+    """What trains the state space of ``world`` in joint training."""
+    assert isinstance(world, WorldModel) and world.state_space is not None
     latents = encode_cache(world.autoencoder, cache, out / "latents.npy")
     world.state_space.requires_grad_(True)
     return StateStage(world, cache, latents, training, seed)

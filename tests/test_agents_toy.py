@@ -93,7 +93,7 @@ def test_an_agent_trained_in_imagination_is_nearly_the_best_there_is(kind: str, 
     world, held_out = ToyWorld(arena), starts_in(arena, 48, seed=1)
     fewest = fewest_keys if kind == "keys" else fewest_vectors
     best = float(np.mean([DISCOUNT ** (fewest(arena, pose) - 1) for pose in held_out.poses[:, -1]]))
-    training = agent_training(500)
+    training = replace(agent_training(300), learning_rate=2e-3)
     config = replace(CONFIG, estimator=estimator)
     agent = train_in_imagination(world, starts_in(arena, 400, seed=0), tmp_path, config, training)
     assert agent is not None

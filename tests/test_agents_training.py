@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_agents_toy import starts_in
 from toy_world import AXES, KEYS, ToyArena, ToyWorld, standing_at, toy_contexts
 
 from worldloop.agents.actor_critic import ActorCritic, ActorCriticConfig, Estimator
@@ -34,16 +33,23 @@ TRAINING = StageConfig(8, batch_size=6, learning_rate=1e-2, warmup=2, weight_dec
 B, H, D = 5, 4, 4
 
 
+MIDDLE = 140.0
+
+
 class SmoothWorld(ToyWorld):
-    """Paid by how near to the middle one is, with a slope: what to do can be told from the dynamics alone."""
+    """Paid by how near to a place one is, with a slope: what to do can be told from the dynamics alone."""
+
+    def __init__(self) -> None:
+        # Walls, where no slope is felt, are far away.
+        super().__init__(replace(AXES_ARENA, size=1000.0))
 
     def encode_state(self, state: WorldState) -> torch.Tensor:
         pose = state.pose.to(torch.float32)
-        return torch.cat([pose[:, :2] / self.arena.size, pose[:, 3:4].cos(), pose[:, 3:4].sin()], 1)
+        return torch.cat([(pose[:, :2] - MIDDLE) / 100, pose[:, 3:4].cos(), pose[:, 3:4].sin()], 1)
 
     def imagine(self, state: WorldState, actions, pose=None) -> tuple[WorldState, ImaginedStep]:
         after, step = super().imagine(state, actions, pose)
-        away = ((step.pose[:, :2] - self.arena.size / 2) / self.arena.size).norm(dim=-1)
+        away = (step.pose[:, :2] - MIDDLE).norm(dim=-1) / 100
         return after, replace(step, reward=-away.to(torch.float32), continues=torch.ones(len(away)))
 
 
@@ -132,23 +138,20 @@ def test_reinforce_is_the_textbook_sum() -> None:
 
 
 def test_what_comes_after_a_certain_end_teaches_nothing() -> None:
-    agent, imagined = heads(), batch()
+    # The scale is of all returns; a large least one keeps it out of the comparison.
+    agent, imagined = heads(least_scale=100.0), batch()
     imagined.continues[:, 1] = 0
     ours = {name: float(loss.detach()) for name, loss in agent.losses(imagined)[0].items()}
     other = batch(seed=1)
     for name in ("vectors", "actions", "rewards", "continues"):
         getattr(imagined, name)[:, 2:] = getattr(other, name)[:, 2:]
-    # Percentiles are of all returns; those past an end do not count either, but their scale stays the least here.
-    theirs = {name: float(loss.detach()) for name, loss in heads(least_scale=100.0).losses(imagined)[0].items()}
-    again = heads(least_scale=100.0).losses(replace(imagined, rewards=imagined.rewards * 1))[0]
-    assert theirs["critic"] == pytest.approx(ours["critic"], rel=1e-5)
-    assert theirs["entropy"] == pytest.approx(ours["entropy"], rel=1e-5)
-    assert float(again["actor"].detach()) == pytest.approx(theirs["actor"])
+    theirs = {name: float(loss.detach()) for name, loss in agent.losses(imagined)[0].items()}
+    assert theirs == pytest.approx(ours, rel=1e-5)
 
 
 def test_the_gradient_through_the_dynamics_is_that_of_finite_differences() -> None:
     """Moving one bias of the policy changes what is earned as the loss says."""
-    world = SmoothWorld(AXES_ARENA)
+    world = SmoothWorld()
     state = standing_at(world, [60, 90, 0, 0.3, 0], [150, 120, 0, 2.0, 0])
     agent = heads("dynamics", AXES, trace=1.0, entropy=0.0)
     bias = agent.policy.net[-1].bias  # type: ignore[union-attr, index]
@@ -173,17 +176,13 @@ def test_the_gradient_through_the_dynamics_is_that_of_finite_differences() -> No
 
 
 def test_dynamics_teach_the_policy_alone_and_reach_back_through_all_steps() -> None:
-    world = SmoothWorld(AXES_ARENA)
+    world = SmoothWorld()
     state = standing_at(world, [60, 90, 0, 0.3, 0])
     agent = heads("dynamics", AXES)
     lived = roll_out(world, state, agent.policy, 4)
-    lived.actions.retain_grad()
     losses, _ = agent.losses(lived)
     assert parts(gradients(agent, losses["actor"])) == {"policy"}
     assert parts(gradients(agent, losses["critic"])) == {"critic"}
-    lived = roll_out(world, state, agent.policy, 4)
-    (slope,) = torch.autograd.grad(lived.rewards[0, -1], lived.vectors[0:1, 1:], allow_unused=True)
-    assert slope is None, "stacked afterwards"
     first = torch.zeros(1, 3, requires_grad=True)
     at, paid = state, torch.zeros(())
     for t in range(4):
@@ -194,16 +193,16 @@ def test_dynamics_teach_the_policy_alone_and_reach_back_through_all_steps() -> N
 
 
 def test_an_agent_learns_through_the_dynamics_to_stay_in_the_middle(tmp_path: Path) -> None:
-    world = SmoothWorld(AXES_ARENA)
+    world = SmoothWorld()
     config = replace(SMALL, estimator="dynamics", horizon=5, first_horizon=5)
     training = replace(agent_training(120), batch_size=16, learning_rate=5e-3)
-    agent = train_in_imagination(world, starts_in(AXES_ARENA, 60, 0), tmp_path, config, training)
+    agent = train_in_imagination(world, toy_contexts(world.arena, n=60), tmp_path, config, training)
     assert agent is not None and isinstance(agent.heads.policy, BoxPolicy)
-    state = standing_at(world, [20, 30, 0, 0.5, 0], [180, 150, 0, -2, 0], [100, 190, 0, 3, 0])
+    state = standing_at(world, [105, 110, 0, 0.5, 0], [175, 150, 0, -2, 0], [120, 180, 0, 3, 0])
     with torch.no_grad():
-        for _ in range(12):
+        for _ in range(8):
             state, step = world.imagine(state, agent.heads.policy.best(world.encode_state(state)))
-    assert float((step.pose[:, :2] - 100).norm(dim=-1).max()) < 25
+    assert float((step.pose[:, :2] - MIDDLE).norm(dim=-1).max()) < 15
 
 
 def test_starts_are_drawn_evenly_each_world_with_a_seed_of_its_own() -> None:

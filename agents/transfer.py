@@ -1,0 +1,275 @@
+"""Does what was learned in imagination hold in the real world? Agents at work on maps that no world was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import gymnasium as gym
+import numpy as np
+
+from ..envs.imagination import check_fits
+from ..errors import ConfigError
+from ..evaluation.metrics import Interval, bootstrap, wilson
+from ..evaluation.progress import Progress, silent
+from ..evaluation.report import jsonable, provenance
+from ..files import write_json
+from ..rollouts.splits import seed_range
+from ..world_models.actions import ActionSpec
+from ..world_models.world import World
+
+TransferTask = Literal["find-near", "find-next", "find-far", "return"]
+"""``find``: reach the goal, in the room of the start, one door away, or anywhere; ``return``: leave and come back."""
+
+
+class Actor(Protocol):
+    """Acts in B real worlds, as Stable-Baselines3's models do. `Agent` is one, and so is `planning.MPC`."""
+
+    def predict(
+        self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
+        """Actions (B, ...) on ``"frame"`` (B, H, W, 3) and ``"pose"`` (B, 5), and what is remembered."""
+
+
+class RandomActor:
+    """Uniformly random actions: chance.
+
+    Args:
+        spec: the actions.
+        seed: of them all.
+    """
+
+    def __init__(self, spec: ActionSpec, seed: int = 0) -> None:
+        self._spec, self._seed = spec, seed
+
+    def predict(
+        self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, int]:
+        """Actions (B, ...), and the number of calls so far."""
+        calls, spec, b = int(state or 0), self._spec, len(observation["frame"])
+        rng = np.random.default_rng([self._seed, calls])
+        if spec.kind == "discrete":
+            return rng.integers(spec.n, size=b), calls + 1
+        return rng.uniform(-1, 1, (b, *spec.shape)).astype(np.float32), calls + 1
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """Which tasks, on how many maps."""
+
+    tasks: tuple[TransferTask, ...] = ("find-near", "return")
+    """What is to be done."""
+    episodes: int = 100
+    """Of each task, each on a map of its own; the same maps, starts and goals for all who are compared."""
+    split: Literal["validation", "test"] = "validation"
+    """Which held-out maps. Test maps are for reports only."""
+    max_steps: int | None = None
+    """Steps after which an episode is cut off; default: the environment's own limit."""
+    deterministic: bool = False
+    """Take the likeliest action instead of a drawn one."""
+    envs: int = 8
+    """Real environments side by side."""
+    seed: int = 0
+    """Of maps, starts and chance."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not set(self.tasks) <= set(get_args(TransferTask)):
+            raise ConfigError(f"Tasks are {', '.join(get_args(TransferTask))}; got {', '.join(self.tasks) or 'none'}.")
+        if self.split not in ("validation", "test"):
+            raise ConfigError(f"Transfer is measured on 'validation' or 'test' maps, not on {self.split!r}.")
+        if min(self.episodes, self.envs) < 1:
+            raise ConfigError("episodes and envs are at least 1.")
+
+
+@dataclass(frozen=True)
+class Played:
+    """One episode: map, whether the task was solved, undiscounted return, steps."""
+
+    map_seed: int
+    success: bool
+    reward: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """What one of those compared achieved in one task.
+
+    Attributes:
+        task: what was to be done.
+        name: of who did it.
+        success: share of episodes solved; Wilson interval.
+        reward: undiscounted return; interval over maps.
+        steps: of the episodes that were solved; interval over maps.
+        gain: success minus that of random actions on the same maps; interval over maps.
+    """
+
+    task: str
+    name: str
+    success: Interval
+    reward: Interval
+    steps: Interval
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What `evaluate_transfer` found.
+
+    Attributes:
+        config: what was asked.
+        rows: one for each task and each of those compared.
+        episodes: everything that was played, by task and name.
+        provenance: versions and time.
+    """
+
+    config: TransferConfig
+    rows: tuple[TransferRow, ...]
+    episodes: dict[str, dict[str, list[Played]]]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        return "\n".join(
+            f"{row.task:<9} {row.name:<{width}}  success {row.success}  return {row.reward}  steps {row.steps}  "
+            f"over chance {row.gain}"
+            for row in self.rows
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data; numbers that do not exist are null."""
+        data: dict[str, Any] = jsonable(asdict(self))
+        return data
+
+
+MakeTask = Callable[[TransferTask], gym.Env[Any, Any]]
+"""Makes the real environment of a task."""
+
+
+def evaluate_transfer(
+    world: World,
+    actors: Mapping[str, Actor],
+    config: TransferConfig,
+    out: Path | None = None,
+    *,
+    make_env: MakeTask | None = None,
+    progress: Progress = silent,
+) -> TransferReport:
+    """Let agents act in the real world, and random actions with them; write ``transfer.json`` into ``out``.
+
+    Args:
+        world: whose frames and actions the real environments must have.
+        actors: who is compared, by name; ``random`` is added.
+        config: tasks and maps.
+        out: directory for the report; None for none.
+        make_env: makes a real environment, called ``config.envs`` times for each task; default DoomRooms.
+        progress: told after every episode.
+
+    Raises:
+        ConfigError: an environment that does not fit the world, or an actor called ``random``.
+    """
+    if "random" in actors:
+        raise ConfigError("'random' is the name of chance, which is compared anyway; call your actor otherwise.")
+    everyone = {**actors, "random": RandomActor(world.actions, config.seed)}
+    rng = np.random.default_rng(config.seed)
+    rows: list[TransferRow] = []
+    played: dict[str, dict[str, list[Played]]] = {}
+    for task in config.tasks:
+        maps = rng.choice(seed_range(config.split), config.episodes, replace=False).tolist()
+        with ExitStack() as stack:
+            make = make_env or (lambda name: doom_rooms_task(world, name, config))
+            envs = [stack.enter_context(closing(make(task))) for _ in range(min(config.envs, config.episodes))]
+            check_fits(world, envs[0])
+            played[task] = {}
+            for name, actor in everyone.items():
+
+                def tell(done: int, stage: str = f"{task}, {name}") -> None:
+                    progress(stage, done, config.episodes)
+
+                played[task][name] = play(actor, envs, maps, config.seed, config.deterministic, tell)
+        chance = played[task]["random"]
+        rows += [_row(task, name, episodes, chance, config.seed) for name, episodes in played[task].items()]
+    report = TransferReport(config, tuple(rows), played, provenance(world))
+    if out is not None:
+        write_json(out / "transfer.json", report.to_json())
+    return report
+
+
+def play(
+    actor: Actor,
+    envs: Sequence[gym.Env[Any, Any]],
+    maps: Sequence[int],
+    seed: int,
+    deterministic: bool,
+    tell: Callable[[int], None] = lambda done: None,
+) -> list[Played]:
+    """One episode on each of ``maps``, as many side by side as there are environments; a free one takes the next map.
+
+    Where an episode begins on its map depends on ``seed`` and the map alone.
+    """
+    envs = envs[: len(maps)]
+    results: dict[int, Played] = {}
+    waiting = iter(range(len(maps)))
+    running: dict[int, int] = {}
+    frames: list[Any] = [None] * len(envs)
+    poses: list[Any] = [None] * len(envs)
+    earned, steps = [0.0] * len(envs), [0] * len(envs)
+    begun = np.zeros(len(envs), bool)
+
+    def begin(slot: int) -> None:
+        index = next(waiting, None)
+        if index is None:
+            running.pop(slot, None)
+            return
+        running[slot], earned[slot], steps[slot], begun[slot] = index, 0.0, 0, True
+        start = int(np.random.default_rng([seed, maps[index]]).integers(2**31))
+        frames[slot], info = envs[slot].reset(seed=start, options={"map_seed": int(maps[index])})
+        poses[slot] = info["pose"]
+
+    for slot in range(len(envs)):
+        begin(slot)
+    state: Any = None
+    while running:
+        observation = {"frame": np.stack(frames), "pose": np.stack(poses)}
+        actions, state = actor.predict(observation, state, begun.copy(), deterministic)
+        begun[:] = False
+        for slot in sorted(running):
+            frames[slot], reward, terminated, truncated, info = envs[slot].step(actions[slot])
+            poses[slot] = info["pose"]
+            earned[slot] += float(reward)
+            steps[slot] += 1
+            if terminated or truncated:
+                index = running[slot]
+                results[index] = Played(int(maps[index]), bool(info["success"]), earned[slot], steps[slot])
+                tell(len(results))
+                begin(slot)
+    return [results[index] for index in range(len(maps))]
+
+
+def doom_rooms_task(world: World, task: TransferTask, config: TransferConfig) -> gym.Env[Any, Any]:
+    """DoomRooms with a task, on maps of the configuration's split, as ``world`` sees and acts in it."""
+    kind, _, level = task.partition("-")
+    return gym.make(
+        "worldloop/DoomRooms-v0",
+        task=kind,
+        level=level or "near",
+        split=config.split,
+        frame_size=tuple(world.frame_size),
+        actions="discrete" if world.actions.kind == "discrete" else "continuous",
+        max_steps=config.max_steps,
+    )
+
+
+def _row(task: str, name: str, episodes: Sequence[Played], chance: Sequence[Played], seed: int) -> TransferRow:
+    maps = [episode.map_seed for episode in episodes]
+    return TransferRow(
+        task=task,
+        name=name,
+        success=wilson(sum(episode.success for episode in episodes), len(episodes)),
+        reward=bootstrap([episode.reward for episode in episodes], maps, seed=seed),
+        steps=bootstrap([e.steps if e.success else np.nan for e in episodes], maps, seed=seed),
+        gain=bootstrap([e.success - c.success for e, c in zip(episodes, chance, strict=True)], maps, seed=seed),
+    )
