@@ -124,8 +124,8 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
         report(f"B = {batch}, steps of worlds a second: " + ", ".join(f"{n} {row[n]['median']:.1f}" for n in works))
         for kind in observed:
             report(
-                f"    the environment adds to {kind}: {_percent(row[f'overhead_{kind}'])} against the bare model in turns, "
-                f"{_percent(row[f'outside_{kind}'])} by its own time in the same steps"
+                f"    the environment adds to {kind}: {_percent(row[f'overhead_{kind}'])} against the bare model in "
+                f"turns, {_percent(row[f'outside_{kind}'])} by its own time in the same steps"
             )
         for mode in MODES:
             report(f"    resets of one world in {EPISODE}, {mode}, add to frames: {_percent(row[f'resets_{mode}'])}")
@@ -191,8 +191,8 @@ print(json.dumps(dict(
 def outside(world: World, work: Callable[[], None], repeats: int, seconds: float) -> list[float]:
     """Time that ``work`` spends outside of ``world``, over what it spends inside, repeat by repeat.
 
-    Both are of the same steps, so that a machine that slows down slows both. Only where calls return when they are done:
-    on other devices than the processor this tells nothing.
+    Both are of the same steps, so that a machine that slows down slows both. It tells nothing of devices whose calls
+    return before they are done.
     """
     clock = {"inside": 0.0, "depth": 0.0}
 
