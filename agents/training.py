@@ -123,7 +123,8 @@ def train_in_imagination(
     stage.module.load_state_dict(average, strict=False)
     if joint is not None:
         assert isinstance(world, WorldModel)
-        save_world(world.requires_grad_(False), out / "agent" / "world", {"joint": about or {}})
+        # In whole precision: the heads know states as this very encoder makes them.
+        save_world(world.requires_grad_(False), out / "agent" / "world", {"joint": about or {}}, torch.float32)
         world = read_world(out / "agent" / "world", world.device, imagination=world.config.imagination)
     agent = Agent(world, heads, seed)
     agent.save(out / "agent", {"training": asdict(training), "seed": seed, **(about or {})})
