@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import WorldConfig, preset
 from worldloop.world_models.pretrained import load_world
 from worldloop.world_models.state import WorldState
-from worldloop.world_models.storage import save_world
+from worldloop.world_models.storage import save_world, share_part
 from worldloop.world_models.world_model import WorldModel
 
 TURN = math.pi / 8
@@ -157,10 +160,33 @@ def test_a_configuration_survives_json() -> None:
         preset("tiny", SPEC, (50, 64))
 
 
-def test_a_saved_world_imagines_the_same(world: WorldModel, tmp_path: object) -> None:
-    from pathlib import Path
+def test_worlds_beside_each_other_share_a_part(world: WorldModel, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    save_world(world, one, {})
+    save_world(world, other, {"kept": 1})
+    whole, size = load_world(other), (other / "weights.safetensors").stat().st_size
+    with pytest.raises(WorldFormatError, match="do not have the same nothing"):
+        share_part(other, "nothing", "one")
+    share_part(other, "autoencoder", "one")
+    halves = sum(p.numel() * 2 for p in world.autoencoder.state_dict().values())
+    assert size - (other / "weights.safetensors").stat().st_size > 0.95 * halves
+    again = load_world(other)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+    assert again.origin == whole.origin and json.loads((other / "world.json").read_text())["about"] == {"kept": 1}
+    shutil.rmtree(one)
+    with pytest.raises(WorldFormatError, match=r"one.weights\.safetensors is missing"):
+        load_world(other)
+    torch.nn.init.normal_(world.autoencoder.latent_mean)
+    save_world(world, one, {})
+    save_world(whole, tmp_path / "third", {})
+    with pytest.raises(WorldFormatError, match="do not have the same autoencoder"):
+        share_part(tmp_path / "third", "autoencoder", "one")
+    with pytest.raises(WorldFormatError, match="one beside it"):
+        share_part(tmp_path / "third", "autoencoder", "../elsewhere")
 
-    directory = Path(str(tmp_path)) / "world"
+
+def test_a_saved_world_imagines_the_same(world: WorldModel, tmp_path: Path) -> None:
+    directory = tmp_path / "world"
     save_world(world, directory, {"seed": 0}, dtype=torch.float32)
     again = load_world(directory)
     assert torch.equal(rollout(world, seen(world, 1), 2)[1], rollout(again, seen(again, 1), 2)[1])

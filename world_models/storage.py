@@ -1,7 +1,7 @@
 """Worlds on disk: ``world.json`` and ``weights.safetensors``. Loading one never executes code.
 
 A world's directory, or the one it lies in, may also hold ``contexts.safetensors`` (recorded starts, see
-`worldloop.envs.contexts`).
+`worldloop.envs.contexts`). Worlds that lie beside each other may keep a part that they have in common only once.
 """
 
 from __future__ import annotations
@@ -74,12 +74,9 @@ def read_world(directory: Path, device: torch.device | str = "cpu", **overrides:
     except (ConfigError, KeyError) as error:
         raise WorldFormatError(f"{directory / 'world.json'} is damaged: {error}") from error
     path = directory / "weights.safetensors"
-    try:
-        weights = load_file(path, device=str(device))
-    except FileNotFoundError as error:
-        raise WorldFormatError(f"{path} is missing; copy the whole directory of the world.") from error
-    except (OSError, SafetensorError) as error:
-        raise WorldFormatError(f"{path} is damaged or cut short ({error}); copy or train the world again.") from error
+    weights = _load(path, device)
+    for part, name in description.get("shares", {}).items():
+        weights |= _part(_load(_beside(directory, name) / "weights.safetensors", device), part)
     with torch.device("meta"):
         world = WorldModel(config)
     expected = {k: v.shape for k, v in world.state_dict().items()}
@@ -91,3 +88,46 @@ def read_world(directory: Path, device: torch.device | str = "cpu", **overrides:
     if overrides:
         world.use(config.with_overrides(**overrides))
     return world.to(device).eval().requires_grad_(False)
+
+
+def share_part(directory: Path, part: str, name: str) -> None:
+    """Let a saved world take a part from the world ``name`` beside it, instead of keeping a copy.
+
+    Args:
+        directory: of the world.
+        part: such as ``"autoencoder"``.
+        name: directory of the other world, beside this one, which has the very same parameters there.
+
+    Raises:
+        WorldFormatError: they have not, or a file is missing or damaged.
+    """
+    description = read_description(directory)
+    weights = _load(directory / "weights.safetensors")
+    own, others = _part(weights, part), _part(_load(_beside(directory, name) / "weights.safetensors"), part)
+    if not own or own.keys() != others.keys() or any(not torch.equal(own[k], others[k]) for k in own):
+        raise WorldFormatError(f"{directory} and {name} do not have the same {part}: they cannot share it.")
+    # In this order the world can be loaded at any moment.
+    shares = description.get("shares", {}) | {part: name}
+    write_json(directory / "world.json", description | {"shares": shares})
+    with replacing(directory / "weights.safetensors") as path:
+        save_file({k: v for k, v in weights.items() if k not in own}, path, metadata={"format": FORMAT})
+
+
+def _load(path: Path, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path, device=str(device))
+    except FileNotFoundError as error:
+        raise WorldFormatError(f"{path} is missing; copy the whole directory of the world.") from error
+    except (OSError, SafetensorError) as error:
+        raise WorldFormatError(f"{path} is damaged or cut short ({error}); copy or train the world again.") from error
+    return weights
+
+
+def _part(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in weights.items() if k.split(".", 1)[0] == part}
+
+
+def _beside(directory: Path, name: str) -> Path:
+    if Path(name).name != name:
+        raise WorldFormatError(f"A world shares parts with one beside it, by its name; got {name!r}.")
+    return directory.resolve().parent / name
