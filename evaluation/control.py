@@ -72,7 +72,8 @@ def run_control(
             config.replan_interval,
             watch=config.pictures > 0,
         )
-        rules: dict[str, Any] = {"reached": config.reached, "budget": config.budget, "seed": config.seed}
+        budget = config.real_steps(config.place)
+        rules: dict[str, Any] = {"reached": config.reached, "budget": budget, "seed": config.seed}
         planned = execute(agent, tasks, envs, **rules, progress=progress)
         chance = execute(
             RandomAgent(world.actions), tasks, envs, **rules, repeats=config.random_repeats, progress=progress
@@ -105,7 +106,7 @@ def draw_goals(
         place=place,
         target="object" if config.goal == "reward" else "pose",
         context=config.seen(place),
-        steps=(config.nearest, config.farthest),
+        steps=config.steps(place),
         reached=config.reached,
         ago=config.ago if config.goal == "ago" else None,
         seed=config.seed,

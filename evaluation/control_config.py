@@ -41,12 +41,16 @@ class ControlConfig:
     """Best plans learned from in each iteration."""
     replan_interval: int = 2
     """Real steps taken of each plan before planning anew."""
-    budget: int = 20
-    """Most real steps an episode, for everyone alike."""
     nearest: int = 6
     """Fewest steps of the known way to a goal."""
     farthest: int = 12
-    """Most steps of the known way to a goal."""
+    """Most steps of the known way to a goal, and …"""
+    budget: int = 20
+    """… most real steps an episode, for everyone alike."""
+    behind_farthest: int = 20
+    """The same where goals lie behind walls: most steps of the known way …"""
+    behind_budget: int = 40
+    """… and most real steps."""
     radius: float = 30.0
     """A goal is reached within this distance, in world units …"""
     heading: float = 23.0
@@ -54,7 +58,7 @@ class ControlConfig:
     context: int = 16
     """Real frames seen before the start, itself included …"""
     exploration: int = 100
-    """… and so many where goals lie behind walls."""
+    """… and at most so many where goals lie behind walls, at least half of them."""
     ago: int = 30
     """With goal "ago": how many steps before the start the walker was there."""
     split: Literal["validation", "test"] = "validation"
@@ -65,7 +69,7 @@ class ControlConfig:
     """Of maps, goals, candidates and imagination."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "budget", "context", "exploration", "batch", "replan_interval"):
+        for name in ("episodes", "budget", "behind_budget", "context", "exploration", "batch", "replan_interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         check_choice(self.goal, GoalName, "A goal's form")
@@ -98,8 +102,16 @@ class ControlConfig:
         return OBJECT_REACHED if self.goal == "reward" else Reached(self.radius, self.heading)
 
     def seen(self, place: Place) -> int:
-        """Real frames seen before the start, itself included."""
+        """Real frames seen before the start, itself included; at most, where goals lie behind walls."""
         return self.exploration if place == "behind" else self.context
+
+    def steps(self, place: Place) -> tuple[int, int]:
+        """Fewest and most steps of the known way to a goal."""
+        return self.nearest, self.behind_farthest if place == "behind" else self.farthest
+
+    def real_steps(self, place: Place) -> int:
+        """Most real steps an episode."""
+        return self.behind_budget if place == "behind" else self.budget
 
     def check_place(self, place: Place) -> None:
         """Refuse a place where goals of this form cannot lie, by a `ConfigError`."""

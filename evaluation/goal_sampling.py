@@ -59,7 +59,7 @@ def sample_goals(
         count: how many tasks; further maps take the place of those on which no goal was found. None for one on each.
         place: where goals lie.
         target: a pose, or the map's goal object, see `goal_object.the_object`.
-        context: frames seen before the start, itself included.
+        context: frames seen before the start, itself included; behind walls at most so many, and at least half.
         steps: fewest and most steps of the known way.
         reached: when a goal counts as reached; starts that satisfy it are rejected.
         ago: of goals behind walls, how many steps before the start they were seen; None for any number.

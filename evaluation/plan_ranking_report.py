@@ -48,10 +48,12 @@ class PlanRankingConfig:
     """Fewest steps of the known way to a goal."""
     farthest: int = 12
     """Most steps of the known way to a goal."""
+    behind_farthest: int = 20
+    """The same, of goals behind walls."""
     context: int = 16
     """Real frames seen before the start, itself included …"""
     exploration: int = 100
-    """… and so many where goals lie behind walls."""
+    """… and at most so many where goals lie behind walls."""
     split: Literal["validation", "test"] = "validation"
     """Which held-out maps. Test maps are for reports only."""
     seed: int = 0
@@ -75,6 +77,7 @@ class PlanRankingConfig:
         return ControlConfig(
             goal=self.goal, objective=self.objective, episodes=self.starts, horizon=max(2, self.horizon),
             nearest=self.nearest, farthest=self.farthest, context=self.context, exploration=self.exploration,
+            behind_farthest=self.behind_farthest,
             split=self.split, seed=self.seed,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..planning import Objective, Plan, Planner, RolloutBatch
+from ..world_models.state import WorldState
 from ..world_models.world import World
 from .execution import Candidates, Imagined, Session, Trace
 from .goals import GoalTask
@@ -51,13 +52,7 @@ class _Planning:
         self._plan: Plan | None = None
         self._executed = 0
         tasks = [trace.task for trace in group]
-        with torch.inference_mode():
-            self._state = agent.world.observe(
-                agent.world.start(len(group), list(seeds)),
-                np.stack([task.frames for task in tasks]),
-                np.stack([task.actions for task in tasks]),
-                np.stack([task.poses for task in tasks]),
-            )
+        self._state = explored(agent.world, tasks, seeds)
 
     def act(self, rows: Sequence[int]) -> Sequence[Any]:
         """See `Session.act`."""
@@ -99,6 +94,24 @@ class _Planning:
             trace.model_steps += plan.model_steps / len(going)
             trace.draft_steps += plan.draft_steps / len(going)
             trace.seconds += seconds / len(going)
+
+
+@torch.inference_mode()
+def explored(world: World, tasks: Sequence[GoalTask], seeds: Sequence[int]) -> WorldState:
+    """``world`` as it is once it has seen what led to the start of each task: at once where that is equally much."""
+    alike = len({len(task.frames) for task in tasks}) == 1
+    states = []
+    for part in [slice(None)] if alike else [slice(i, i + 1) for i in range(len(tasks))]:
+        chosen = tasks[part]
+        states.append(
+            world.observe(
+                world.start(len(chosen), list(seeds[part])),
+                np.stack([task.frames for task in chosen]),
+                np.stack([task.actions for task in chosen]),
+                np.stack([task.poses for task in chosen]),
+            )
+        )
+    return states[0] if alike else WorldState.cat(states)
 
 
 class Watched(Objective):

@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import ConfigError
 from .control_config import ControlConfig
 from .goals import Place
-from .metrics import Interval, bootstrap, wilson
+from .metrics import Interval
+from .planning_cells import Cell, Row
 from .planning_methods import ImaginationName, SolverName, check_choice
 from .report import jsonable
 
@@ -41,10 +42,6 @@ class PlanningConfig(ControlConfig):
     """Plans tried in each iteration, where no time is given."""
     iterations: int = 3
     """How often they are refined."""
-    farthest: int = 16
-    """Most steps of the known way to a goal."""
-    budget: int = 30
-    """Most real steps an episode, for everyone alike."""
     seconds_per_action: float | None = None
     """Give every planner so much time for one real step of one episode: it gets as many candidates as fit, measured
     first. Rows then compare at equal wall time."""
@@ -70,80 +67,6 @@ class PlanningConfig(ControlConfig):
 
 
 @dataclass(frozen=True)
-class Row:
-    """A way of acting.
-
-    Attributes:
-        agent: a baseline or a solver.
-        world: name of the world that a solver plans in; None for a baseline.
-        imagination: how it imagines there.
-    """
-
-    agent: str
-    world: str | None = None
-    imagination: ImaginationName | None = None
-
-    def __str__(self) -> str:
-        return self.agent if self.world is None else f"{self.agent}, {self.imagination}, {self.world}"
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What came of one goal.
-
-    Attributes:
-        map_seed: the map.
-        reached: within the budget.
-        steps: real steps taken.
-    """
-
-    map_seed: int
-    reached: bool
-    steps: int
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one row achieved on goals of one place.
-
-    Attributes:
-        episodes: in the order of the goals, which is the same for all rows.
-        seconds: of planning, for one real step of one episode, episodes planned in batches; 0 for who does not plan.
-        model_steps: worlds imagined one step, for one plan.
-        draft_steps: worlds imagined one step in state space, to draft one plan.
-        candidates: plans tried in each iteration; 0 for who does not plan.
-    """
-
-    episodes: tuple[Episode, ...]
-    seconds: float = 0.0
-    model_steps: float = 0.0
-    draft_steps: float = 0.0
-    candidates: int = 0
-
-    def success(self) -> Interval:
-        """Share of goals reached; Wilson interval."""
-        return wilson(sum(e.reached for e in self.episodes), len(self.episodes))
-
-    def steps(self, seed: int) -> Interval:
-        """Real steps of the episodes that reached their goal; interval over maps."""
-        return bootstrap([e.steps if e.reached else np.nan for e in self.episodes], self._maps, seed=seed)
-
-    def gain(self, other: Cell, seed: int) -> Interval:
-        """How much greater the share of goals reached is than that of ``other``, goal by goal; interval over maps."""
-        pairs = zip(self.episodes, other.episodes, strict=True)
-        return bootstrap([float(a.reached) - float(b.reached) for a, b in pairs], self._maps, seed=seed)
-
-    @property
-    def _maps(self) -> list[int]:
-        return [e.map_seed for e in self.episodes]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Cell:
-        """The inverse of ``asdict``."""
-        return cls(**{**data, "episodes": tuple(Episode(**e) for e in data["episodes"])})
-
-
-@dataclass(frozen=True)
 class PlanningReport:
     """What `planning_table` found.
 
@@ -151,14 +74,12 @@ class PlanningReport:
         config: what was asked.
         rows: ways of acting, in the order of the table.
         cells: for every row, one for each of ``config.places``.
-        difficulty: of the goals of each place: mean and interval over maps of what `GoalTask.difficulty` tells.
         provenance: versions and time, for every world.
     """
 
     config: PlanningConfig
     rows: tuple[Row, ...]
     cells: tuple[tuple[Cell, ...], ...]
-    difficulty: dict[Place, dict[str, Interval]]
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def gain(self, row: int, column: int) -> Interval | None:
@@ -191,7 +112,10 @@ class PlanningReport:
             }
             for i, row in enumerate(self.rows)
         ]
-        difficulty = {place: {k: asdict(v) for k, v in told.items()} for place, told in self.difficulty.items()}
+        difficulty = {
+            place: {name: asdict(value) for name, value in cell.difficulty(seed).items()}
+            for place, cell in zip(places, self.cells[0], strict=True)
+        }
         data: dict[str, Any] = jsonable(
             {
                 "config": asdict(self.config),
@@ -216,7 +140,8 @@ def _markdown(report: PlanningReport) -> Iterator[str]:
     config = report.config
     yield (
         f"{config.episodes} goals a column, each on a {config.split} map of its own, {config.nearest} to "
-        f"{config.farthest} steps of a known way off, told as {config.goal}; {config.budget} real steps for everyone."
+        f"{config.farthest} steps of a known way off (behind walls to {config.behind_farthest}), told as "
+        f"{config.goal}; {config.budget} real steps for everyone (behind walls {config.behind_budget})."
     )
     yield "Success: [95 %, Wilson]; steps of the successful, and what the first world gains: [95 %, over maps]."
     yield ""
@@ -235,10 +160,10 @@ def _markdown(report: PlanningReport) -> Iterator[str]:
         for i in sorted({i for i, _ in gains}):
             yield _line([str(report.rows[i]), *(str(report.gain(i, j)) for j in range(len(config.places)))])
     yield ""
-    yield _line(["goals", "distance", "walk", "steps of the known way", "bearing", "frames unseen"])
-    yield _line(["---"] * 6)
-    for place, told in report.difficulty.items():
-        yield _line([place, *(_number(told[key]) for key in ("distance", "walk", "steps", "bearing", "unseen"))])
+    yield _line(["goals", "steps of the known way", "distance", "walk", "bearing", "frames unseen", "steps ago"])
+    yield _line(["---"] * 7)
+    for place, cell in zip(config.places, report.cells[0], strict=True):
+        yield _line([place, *map(_number, cell.difficulty(config.seed).values())])
 
 
 def _effort(cells: Sequence[Cell]) -> list[str]:

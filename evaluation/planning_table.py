@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from ..envs.explorers import Explorer, WaypointExplorer
@@ -23,11 +22,12 @@ from .control import draw_goals, objective_for
 from .equal_time import Fitting, candidates_for
 from .execution import Agent, Trace, execute
 from .goals import GoalTask, Place
-from .imitation import ImitationConfig, Kind, imitate
-from .metrics import Interval, bootstrap
+from .imitation import ImitationConfig, Kind
+from .imitation_training import imitate
 from .planning_agent import PlanningAgent
+from .planning_cells import Cell, Episode, Row
 from .planning_methods import Search, Worlds
-from .planning_report import Cell, Episode, PlanningConfig, PlanningReport, Row, rows_of
+from .planning_report import PlanningConfig, PlanningReport, rows_of
 from .progress import Progress, silent
 from .real import doom_rooms
 from .report import jsonable, provenance
@@ -71,12 +71,10 @@ def planning_table(
             check_fits(world.video, envs[0])
         table = _Table(worlds, config, out, envs, explorer or WaypointExplorer(), progress)
         columns = [[table.cell(row, place) for row in rows] for place in config.places]
-        difficulty = {place: table.difficulty(place) for place in config.places}
     report = PlanningReport(
         config=config,
         rows=rows,
         cells=tuple(zip(*columns, strict=True)),
-        difficulty=difficulty,
         provenance={name: provenance(world.video) for name, world in worlds.items()},
     )
     write_json(out / "planning.json", report.to_json())
@@ -112,14 +110,6 @@ class _Table:
         write_json(file, {"question": question, "cell": asdict(cell)})
         return cell
 
-    def difficulty(self, place: Place) -> dict[str, Interval]:
-        """How hard the goals of ``place`` are."""
-        told = [task.difficulty() for task in self.goals(place)]
-        maps = [t["map_seed"] for t in told]
-        names = ("distance", "walk", "steps", "bearing", "heading", "unseen", "ago")
-        values = {name: [np.nan if t[name] is None else t[name] for t in told] for name in names}
-        return {name: bootstrap(column, maps, seed=self._config.seed) for name, column in values.items()}
-
     def goals(self, place: Place) -> list[GoalTask]:
         """The goals of ``place``, drawn once."""
         if place not in self._goals:
@@ -136,13 +126,13 @@ class _Table:
             tasks,
             self._envs,
             reached=config.reached,
-            budget=config.budget,
+            budget=config.real_steps(place),
             seed=config.seed,
             progress=lambda stage, done, total: self._progress(f"{place}: {row}", done, total),
         )
         plans = sum(len(trace.plans) for trace in traces)
         return Cell(
-            episodes=tuple(Episode(t.task.map_seed, t.reached, t.steps) for t in traces),
+            episodes=tuple(Episode.of(trace) for trace in traces),
             seconds=sum(t.seconds for t in traces) / sum(t.steps for t in traces),
             model_steps=sum(t.model_steps for t in traces) / plans if plans else 0.0,
             draft_steps=sum(t.draft_steps for t in traces) / plans if plans else 0.0,

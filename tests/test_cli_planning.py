@@ -36,7 +36,7 @@ def test_a_plan_is_drafted_in_state_space_and_drawn(world: Path, tmp_path: Path)
 
 
 def test_goals_behind_walls_are_given_as_recorded_frames(world: Path, tmp_path: Path) -> None:
-    where = ("--place", "behind", "--exploration", 60, "--farthest", 20, "--goal", "index")
+    where = ("--place", "behind", "--exploration", 60, "--behind-budget", 2, "--goal", "index")
     worldloop("plan", "--world", world, *FEW, *where, "--pictures", 0, "--episodes", 1, "--out", tmp_path)
     (episode,) = json.loads((tmp_path / "plan.json").read_text())["episodes"]
     assert episode["place"] == "behind" and 1 <= episode["ago"] < 60 and not episode["in_view"]

@@ -82,7 +82,9 @@ def test_greedy_needs_no_more_steps_than_the_shortest_way() -> None:
 def test_what_stands_in_the_way_hides_a_goal() -> None:
     class Walled(ToyEnv):
         # A wall along x = 200 that a body does not pass and a look does not either.
-        layout = SimpleNamespace(clear=lambda x, y, margin=0.0: abs(x - 200) > 16 + margin)
+        layout = SimpleNamespace(
+            clear=lambda x, y, margin=0.0: abs(x - 200) > 16 + margin, route=lambda start, end: [end]
+        )
 
     def no_wall_between(task: GoalTask) -> bool:
         return (task.poses[-1][0] < 200) == (task.goal_pose[0] < 200)

@@ -19,10 +19,12 @@ from worldloop.evaluation.equal_time import candidates_for
 from worldloop.evaluation.execution import execute
 from worldloop.evaluation.goal_sampling import sample_goals
 from worldloop.evaluation.goals import GoalTask, Reached
-from worldloop.evaluation.imitation import ImitationConfig, hindsight_pairs, imitate
+from worldloop.evaluation.imitation import ImitationConfig
+from worldloop.evaluation.imitation_training import hindsight_pairs, imitate
 from worldloop.evaluation.metrics import wilson
+from worldloop.evaluation.planning_cells import Cell, Episode
 from worldloop.evaluation.planning_methods import Search, Worlds
-from worldloop.evaluation.planning_report import Cell, Episode, PlanningConfig, PlanningReport
+from worldloop.evaluation.planning_report import PlanningConfig, PlanningReport
 from worldloop.evaluation.planning_table import planning_table
 from worldloop.planning import CEM, DraftThenRefine, GradientPlanner, TreeSearch
 from worldloop.rollouts.cache import TrainingCache
@@ -174,9 +176,12 @@ def test_contradictory_tables_are_refused(change: dict[str, Any], message: str) 
 
 
 def test_cells_survive_their_file() -> None:
-    made = Cell((Episode(7, True, 3), Episode(8, False, 10)), 0.5, 20.0, 0.0, 12)
+    episodes = (Episode(7, True, 3, 4, 50.0, 60.0, 10.0, 5, 9), Episode(8, False, 10, 6, 70.0, 90.0, 30.0, None, None))
+    made = Cell(episodes, 0.5, 20.0, 0.0, 12)
     assert Cell.from_json(json.loads(json.dumps(asdict(made)))) == made
     assert made.success() == wilson(1, 2) and made.steps(0).estimate == 3
+    told = made.difficulty(0)
+    assert [told[name].estimate for name in ("known_way", "walk", "unseen", "ago")] == [5, 75, 5, 9]
 
 
 # Policies that learn from recorded walks
