@@ -40,7 +40,7 @@ def calibrated_threshold(world: World, kind: str, samples: int) -> float:
 
     Raises:
         ConfigError: nothing was calibrated, or of other parameters, another configuration or other samples, or no
-            threshold left frames that were good often enough.
+            threshold was worth keeping.
         WorldFormatError: the file is damaged.
     """
     directory = _directory(world)
@@ -63,7 +63,7 @@ def calibrated_threshold(world: World, kind: str, samples: int) -> float:
         raise ConfigError(f"Disagreement was calibrated with {asked} samples, not with {samples}.")
     if kind not in found:
         raise ConfigError(
-            f"No threshold of {kind!r} left frames that were good often enough; calibrated are "
+            f"No threshold of {kind!r} was worth keeping; calibrated are "
             f"{', '.join(sorted(found)) or 'none'}."
         )
     return float(found[kind])

@@ -59,7 +59,8 @@ class CalibrationConfig:
     seed: int = 0
     """Of maps, walks, imagination and resampling."""
     write: bool = False
-    """Keep the thresholds beside the world, for max_uncertainty="calibrated"."""
+    """Keep the thresholds beside the world, for max_uncertainty="calibrated": those of uncertainties that rise with
+    error, if they leave anything of the maps they were not chosen on."""
 
     def __post_init__(self) -> None:
         for name, least in (("maps", 4), ("context", 1), ("horizon", 2), ("samples", 2), ("bins", 2), ("batch", 1)):
@@ -129,7 +130,7 @@ def calibration(
     write_figure(out / "calibration.png", calibration_figure(report))
     write_json(out / "calibration.json", report.to_json())
     if config.write:
-        found = {k.kind: k.threshold.value for k in report.kinds if k.threshold is not None and k.kind != STEPS}
+        found = {k.kind: k.threshold.value for k in report.kinds if k.threshold and k.usable and k.kind != STEPS}
         write_thresholds(world, found, config.samples, asdict(config))
     return report
 

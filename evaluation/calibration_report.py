@@ -11,6 +11,9 @@ from .figures import COLOURS, finish
 from .metrics import Curve, Interval
 from .report import jsonable
 
+LEAST_KEPT = 0.01
+"""Share of frames below which a threshold keeps next to nothing."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -56,6 +59,13 @@ class Calibrated:
     psnr: Curve
     threshold: Threshold | None
 
+    @property
+    def usable(self) -> bool:
+        """Whether the threshold is worth keeping: the uncertainty rises with error, with its whole interval, and the
+        threshold leaves something of the maps it was not chosen on."""
+        limit = self.threshold
+        return limit is not None and self.correlation.low > 0 and limit.kept.estimate >= LEAST_KEPT
+
 
 @dataclass(frozen=True)
 class CalibrationReport:
@@ -100,7 +110,8 @@ class CalibrationReport:
             )
             pairs = zip(known.levels, known.error.mean, known.psnr.mean, strict=True)
             lines.append("  uncertainty → error: " + ", ".join(f"{u:.3g} → {e:.2f} ({p:.1f} dB)" for u, e, p in pairs))
-            lines.append(f"  {_told(known.threshold, c['share'])}")
+            useless = "" if known.threshold is None or known.usable else "; useless"
+            lines.append(f"  {_told(known.threshold, c['share'])}{useless}")
         return "\n".join(lines)
 
 

@@ -225,3 +225,16 @@ def test_thresholds_are_kept_beside_a_world_and_found_by_its_environments(tmp_pa
 def test_settings_that_measure_nothing_are_refused(bad):
     with pytest.raises(ConfigError):
         CalibrationConfig(**bad)
+
+
+def test_only_thresholds_of_what_rises_with_error_and_leaves_something_are_worth_keeping():
+    rng = np.random.default_rng(4)
+    error = rng.random((40, 10)) * 2
+    lucky = np.where(np.arange(40)[:, None] % 2, 2, 0) + error
+    doubts = {"knows": error + 0.1 * rng.random((40, 10)), "guesses": rng.random((40, 10)), "elsewhere": lucky}
+    walks = Walks(np.arange(40), error, rng.random((40, 10)), rng.random(40), doubts)
+    knows, guesses, elsewhere = judge(walks, replace(SMALL, share=0.9), {}).kinds[:3]
+    assert knows.usable and knows.threshold.kept.estimate > 0.01
+    assert guesses.correlation.low < 0 and not guesses.usable
+    # Chosen on even rows, where doubts are small, it leaves nothing of the odd ones.
+    assert elsewhere.correlation.low > 0 and elsewhere.threshold.kept.estimate == 0 and not elsewhere.usable
