@@ -12,13 +12,12 @@ from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from .heads import HeadsConfig, QHead, ValueHead, follow, target_of
 from .imagined_batch import ImaginedBatch
-from .policies import KeysPolicy, make_policy
+from .policies import make_policy
 from .returns import ReturnScale, chances, lambda_returns
 
-Estimator = Literal["reinforce", "dynamics", "q"]
+Estimator = Literal["reinforce", "dynamics"]
 """How the policy's gradient is told: ``"reinforce"``: ∇ log π(a|s) · advantage, for every world and every action;
-``"dynamics"``: through the imagined steps themselves, for vectors in a differentiable world; ``"q"``: ∇ E_π Q(s, a), a
-softmax over keys or the vector itself, for every world."""
+``"dynamics"``: through the imagined steps themselves, for vectors in a differentiable world."""
 
 SHAPING = 0.1
 """In joint training, what the critic's gradient counts on its way into the states (TD-MPC2 weighs value by 0.1)."""
@@ -43,7 +42,9 @@ class ActorCriticConfig:
     entropy: float = 1e-3
     """Weight of the policy's entropy, over normalised advantages."""
     estimator: Estimator = "reinforce"
-    """How the policy's gradient is told: reinforce (anything), dynamics (vectors, differentiable worlds) or q."""
+    """How the policy's gradient is told: reinforce (anything) or dynamics (vectors, differentiable worlds)."""
+    q: bool = False
+    """Also learn Q(s, a) of the actions taken; the policy does not depend on it."""
     target_rate: float = 0.02
     """Share of the way that the target critic moves towards the critic at every step (EMA)."""
     anchor: float = 1.0
@@ -60,8 +61,8 @@ class ActorCriticConfig:
                 raise ConfigError(f"{name} lies in 0 … 1; got {share}.")
         if min(self.entropy, self.anchor) < 0 or not self.least_scale > 0:
             raise ConfigError("entropy and anchor are at least 0, and least_scale is above 0.")
-        if self.estimator not in ("reinforce", "dynamics", "q"):
-            raise ConfigError(f"estimator is 'reinforce', 'dynamics' or 'q'; got {self.estimator!r}.")
+        if self.estimator not in ("reinforce", "dynamics"):
+            raise ConfigError(f"estimator is 'reinforce' or 'dynamics'; got {self.estimator!r}.")
 
     def horizon_at(self, step: int, steps: int) -> int:
         """H at training step ``step`` of ``steps``: from first_horizon to horizon, evenly."""
@@ -70,15 +71,14 @@ class ActorCriticConfig:
 
 
 class ActorCritic(nn.Module):
-    """Policy, value with its target, and, where the estimator asks for it, Q.
+    """Policy, value with its target, and, if asked for, Q.
 
     What learns from what (a bar marks a stopped gradient; R is the λ-return of rewards and the target critic's values):
 
     - critic: CE(V(s), R̄) + anchor · CE(V(s), V̄_target(s)); its gradient reaches s only in joint training;
     - Q: CE(Q(s̄, ā), R̄);
     - actor, reinforce: − log π(ā | s̄) · (R̄ − V̄(s)) / scale; dynamics: − R / scale along the imagined steps, the
-      policy seeing s̄, world and critic being given; q: − E_π Q(s̄, a) / scale, Q being given;
-      each − entropy · H(π(s̄));
+      policy seeing s̄, world and critic being given; both − entropy · H(π(s̄));
     - everything is weighed by the probability of getting that far, which gets no gradient.
 
     Args:
@@ -93,12 +93,12 @@ class ActorCritic(nn.Module):
     def __init__(self, size: int, spec: ActionSpec, config: ActorCriticConfig) -> None:
         super().__init__()
         if config.estimator == "dynamics" and spec.kind == "discrete":
-            raise ConfigError("Keys have no slope to follow through the dynamics: choose estimator='reinforce' or 'q'.")
+            raise ConfigError("Keys have no slope to follow through the dynamics: choose estimator='reinforce'.")
         self.size, self.spec, self.config = size, spec, config
         self.policy = make_policy(size, spec, config.heads)
         self.critic = ValueHead(size, config.heads)
         self.target = target_of(self.critic)
-        self.q = QHead(size, spec, config.heads) if config.estimator == "q" else None
+        self.q = QHead(size, spec, config.heads) if config.q else None
         self.scale = ReturnScale(config.least_scale)
 
     def track(self) -> None:
@@ -159,7 +159,7 @@ class ActorCritic(nn.Module):
         after = self.target.value(batch.vectors[:, 1:])
         returns = lambda_returns(batch.rewards, batch.continues, after, config.discount, config.trace)
         if not returns.requires_grad:
-            raise ConfigError("No gradient comes through this world's steps: choose estimator='reinforce' or 'q'.")
+            raise ConfigError("No gradient comes through this world's steps: choose estimator='reinforce'.")
         return returns
 
     def _gains(self, batch: ImaginedBatch, returns: Tensor, values: Tensor) -> Tensor:
@@ -167,12 +167,7 @@ class ActorCritic(nn.Module):
         given = batch.vectors[:, :-1].detach()
         if self.config.estimator == "dynamics":
             return returns
-        if self.q is None:
-            return self.policy.log_prob(given, batch.actions.detach()) * (returns - values)
-        frozen = target_of(self.q)
-        if isinstance(self.policy, KeysPolicy):
-            return (self.policy.probabilities(given) * frozen.of_keys(given)).sum(-1)
-        return frozen.value(given, self.policy.act(given, batch.uniform))
+        return self.policy.log_prob(given, batch.actions.detach()) * (returns - values)
 
 
 def _mean(numbers: Tensor, weights: Tensor) -> Tensor:

@@ -36,7 +36,6 @@ class ImaginedBatch:
     Attributes:
         vectors: (B, H + 1, D) states s_0 … s_H.
         actions: (B, H, ...), ``actions[:, t]`` taken in s_t.
-        uniform: (B, H, n) the random numbers they were chosen by.
         rewards: (B, H), of the step to s_{t+1}.
         continues: (B, H) in [0, 1], the probability that the episode goes on at s_{t+1}.
         latents: (F, H + 1, C, h, w) of the first F worlds, for pictures.
@@ -44,7 +43,6 @@ class ImaginedBatch:
 
     vectors: Tensor
     actions: Tensor
-    uniform: Tensor
     rewards: Tensor
     continues: Tensor
     latents: Tensor
@@ -130,11 +128,10 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
         horizon: H.
         films: F, worlds whose latents are kept.
     """
-    vectors, actions, numbers, rewards, continues = [world.encode_state(state)], [], [], [], []
+    vectors, actions, rewards, continues = [world.encode_state(state)], [], [], []
     latents = [state.latents[:films, -1]]
     for _ in range(horizon):
-        numbers.append(draws(state, world.actions.n))
-        action = policy.act(vectors[-1].detach(), numbers[-1])
+        action = policy.act(vectors[-1].detach(), draws(state, world.actions.n))
         state, step = world.imagine(state, action)
         vectors.append(world.encode_state(state))
         actions.append(action)
@@ -144,7 +141,6 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
     return ImaginedBatch(
         torch.stack(vectors, 1),
         torch.stack(actions, 1),
-        torch.stack(numbers, 1),
         torch.stack(rewards, 1),
         torch.stack(continues, 1),
         torch.stack(latents, 1).detach(),

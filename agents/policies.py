@@ -111,7 +111,8 @@ class BoxPolicy(PolicyHead):
 
     def act(self, vectors: Tensor, uniform: Tensor) -> Tensor:
         mean, spread = self.normal(vectors)
-        return (mean + spread * torch.special.ndtri(uniform)).tanh()
+        drawn: Tensor = (mean + spread * torch.special.ndtri(uniform)).tanh()
+        return drawn
 
     def best(self, vectors: Tensor) -> Tensor:
         return self.normal(vectors)[0].tanh()

@@ -88,8 +88,9 @@ class JointStage(ImaginationStage):
         self, agent: ActorCritic, starts: Starts, states: StateStage, training: StageConfig, seed: int
     ) -> None:
         if agent.config.estimator == "dynamics":
-            raise ConfigError("Joint training needs estimator='reinforce' or 'q': through the dynamics the actor would "
-                              "bend the world instead of itself.")  # fmt: skip
+            raise ConfigError(
+                "Joint training needs estimator='reinforce': through the dynamics the actor would bend the world."
+            )
         super().__init__(agent, starts, training, seed)
         self._states = states
         self.module = nn.ModuleDict({"agent": agent, "state_space": states.module})
