@@ -50,6 +50,8 @@ class ImaginationBenchmark:
 
     world: str = "doom-rooms-tiny"
     """Name or directory of the world."""
+    denoising_steps: int | None = None
+    """Steps that draw a frame; default the world's own."""
     batches: tuple[int, ...] = (1, 8, 64, 512)
     """Worlds stepped side by side."""
     repeats: int = 15
@@ -92,7 +94,8 @@ def run(config: ImaginationBenchmark, report: Callable[[str], None] = print) -> 
     starts = [cold_start(config.world, config.device) for _ in range(config.cold_starts)]
     cold = sorted(starts, key=lambda s: s.process_s)[len(starts) // 2]
     report(f"cold start {cold.process_s:.2f} s, peak memory {cold.peak_mb:.0f} MB")
-    world = load_world(config.world, device=config.device)
+    how = {} if config.denoising_steps is None else {"denoising_steps": config.denoising_steps}
+    world = load_world(config.world, device=config.device, **how)
     rates: dict[str, dict[str, Any]] = {}
     shares: dict[str, dict[str, Any]] = {}
     peaks: dict[str, float] = {}
