@@ -197,3 +197,17 @@ def test_memory_made_in_inference_mode_can_be_written_outside_and_back() -> None
     with torch.inference_mode():
         memory = memory.extend(torch.ones(1, 20, 1, 1, 1), torch.zeros(1, 20, 5, dtype=torch.float64))
     assert memory.lengths.tolist() == [45]
+
+
+def test_worlds_that_are_replaced_again_and_again_leave_nothing_behind() -> None:
+    """As environments do whose worlds imagine in state space, where nothing is ever written to memory."""
+    arena = Arena(SHAPE, page_frames=2)
+    memory, histories = long_memory(arena, 6)
+    many, told = memory.fork(4), histories * 4
+    for i in range(40):
+        new, seen = long_memory(arena, 3 + i % 3)
+        mask = np.arange(4) == i % 4
+        many = many.where(~mask, new.fork(4))
+        told = [seen[0] if gone else known for gone, known in zip(mask, told, strict=True)]
+        assert len(many.trunk_numbers) <= 4 and shown(many) == told
+    assert len(many[2].to_tensors()["latents"]) == -(-len(told[2]) // 2)

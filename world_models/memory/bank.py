@@ -256,9 +256,15 @@ class Memory:
         if isinstance(index, Tensor):
             index = index.cpu().numpy()
         key = np.arange(self.batch_size)[np.atleast_1d(index) if not isinstance(index, slice) else index]
+        # Trunks that no world continues are dropped here: joined batches bring along all of both.
+        used, row = np.unique(self.row[key], return_inverse=True)
+        whole = len(used) == len(self.trunk_numbers)
         return replace(
             self,
-            row=self.row[key],
+            trunk_pages=self.trunk_pages if whole else self.trunk_pages[used],
+            trunk_counts=self.trunk_counts if whole else self.trunk_counts[used],
+            trunk_numbers=self.trunk_numbers if whole else tuple(self.trunk_numbers[u] for u in used),
+            row=row,
             tail_pages=self.tail_pages[key],
             tail_counts=self.tail_counts[key],
             last_time=self.last_time[key],
