@@ -6,7 +6,7 @@ from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent, AgentState, load_agent
 from .cloning import clone_behaviour
 from .heads import HeadsConfig, QHead, ValueHead
-from .imagined_batch import ImaginedBatch, Starts, roll_out
+from .imagined_batch import ImaginedBatch, ObservedStarts, roll_out
 from .policies import BoxPolicy, KeysPolicy
 from .returns import ReturnScale, lambda_returns
 from .train import TrainAgentConfig, train_agent
@@ -21,9 +21,9 @@ __all__ = [
     "HeadsConfig",
     "ImaginedBatch",
     "KeysPolicy",
+    "ObservedStarts",
     "QHead",
     "ReturnScale",
-    "Starts",
     "TrainAgentConfig",
     "ValueHead",
     "agent_training",

@@ -48,7 +48,7 @@ class ImaginedBatch:
     latents: Tensor
 
 
-class Starts:
+class ObservedStarts:
     """Recorded starts that a world has observed (burn-in): imagined roll-outs begin where they end.
 
     A world that has no state vectors cannot teach an agent; one whose starts are of other frames or actions neither.

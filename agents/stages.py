@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..world_models.training.config import StageConfig
 from ..world_models.training.state_space import StateStage
 from .actor_critic import ActorCritic
-from .imagined_batch import ImaginedBatch, Starts, perceived_anew, roll_out
+from .imagined_batch import ImaginedBatch, ObservedStarts, perceived_anew, roll_out
 
 
 class ImaginationStage:
@@ -32,7 +32,7 @@ class ImaginationStage:
 
     name = "agent"
 
-    def __init__(self, agent: ActorCritic, starts: Starts, training: StageConfig, seed: int) -> None:
+    def __init__(self, agent: ActorCritic, starts: ObservedStarts, training: StageConfig, seed: int) -> None:
         self.world = starts.world
         self._agent, self._starts, self._training, self._seed = agent, starts, training, seed
         self.module: nn.Module = agent
@@ -85,7 +85,7 @@ class JointStage(ImaginationStage):
     name = "joint"
 
     def __init__(
-        self, agent: ActorCritic, starts: Starts, states: StateStage, training: StageConfig, seed: int
+        self, agent: ActorCritic, starts: ObservedStarts, states: StateStage, training: StageConfig, seed: int
     ) -> None:
         if agent.config.estimator == "dynamics":
             raise ConfigError(

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..envs.contexts import CONTEXTS_FILE, Contexts
+from ..envs.contexts import Contexts
+from ..envs.starts import Starts
 from ..errors import ConfigError, DataError
 from ..rollouts.cache import TrainingCache
 from ..rollouts.store import RolloutDataset, open_dataset
@@ -27,7 +28,7 @@ class TrainAgentConfig:
 
     out: Path
     """Directory for checkpoints, logs and the finished agent. A run that was interrupted goes on where it was."""
-    world: str = "doom-rooms-tiny"
+    world: str = "doom-rooms-nano"
     """A bundled world, or the directory of a trained one; it needs a state space."""
     data: Path | None = None
     """Data set of the train split to draw starts from; default: the recorded starts that came with the world."""
@@ -121,5 +122,4 @@ def _dataset(path: Path) -> RolloutDataset:
 def _contexts(world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig) -> Contexts:
     if dataset is not None:
         return Contexts.from_dataset(dataset, config.starts, config.context, config.seed)
-    assert world.directory is not None
-    return Contexts.load(world.directory / CONTEXTS_FILE)
+    return Starts(world, None).contexts

@@ -27,7 +27,7 @@ from ..world_models.world import World
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent, perception
-from .imagined_batch import Starts, check_states
+from .imagined_batch import ObservedStarts, check_states
 from .stages import ImaginationStage, JointStage
 
 Watch = Callable[[Progress, dict[str, float]], None]
@@ -89,7 +89,7 @@ def train_in_imagination(
         _check_joint(world, joint)
     torch.manual_seed(seed)
     heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
-    starts = Starts(world, contexts)
+    starts = ObservedStarts(world, contexts)
     key = _fingerprint(world, contexts, config, training, seed, joint)
     _claim(out, key)
     stage = (

@@ -14,7 +14,7 @@ from test_state_space import SIZE, SPEC, made, walk
 from worldloop.agents.actor_critic import ActorCritic, ActorCriticConfig
 from worldloop.agents.agent import Agent, load_agent
 from worldloop.agents.heads import HeadsConfig
-from worldloop.agents.imagined_batch import Starts, perceived_anew, roll_out
+from worldloop.agents.imagined_batch import ObservedStarts, perceived_anew, roll_out
 from worldloop.agents.returns import lambda_returns
 from worldloop.agents.stages import JointStage
 from worldloop.agents.train import TrainAgentConfig, train_agent
@@ -68,7 +68,7 @@ def joint(cache: TrainingCache, starts: Contexts) -> tuple[JointStage, ActorCrit
                 torch.nn.init.normal_(parameter, std=0.1)
     latents = world.encode(cache.frames[:]).numpy()
     states = StateStage(world, cache, latents, TRAINING, 0)
-    return JointStage(agent, Starts(world, starts), states, TRAINING, 0), agent
+    return JointStage(agent, ObservedStarts(world, starts), states, TRAINING, 0), agent
 
 
 def taught(stage: JointStage, loss: torch.Tensor) -> set[str]:
@@ -112,7 +112,7 @@ def test_one_loss_gives_gradients_in_all_five_functions(cache: TrainingCache, da
 
 def test_the_value_of_the_last_of_k_imagined_states_reaches_the_encoder(cache: TrainingCache, data: Path) -> None:
     stage, agent = joint(cache, contexts(data))
-    state = perceived_anew(stage.world, Starts(stage.world, contexts(data)).draw(3, 0, 0))
+    state = perceived_anew(stage.world, ObservedStarts(stage.world, contexts(data)).draw(3, 0, 0))
     lived = roll_out(stage.world, state, agent.policy, 4)
     last = agent.critic.loss(agent.critic.logits(lived.vectors[:, -1]), torch.ones(3)).sum()
     parts = taught(stage, last)
@@ -137,7 +137,7 @@ def test_stopped_gradients_are_stopped(cache: TrainingCache, data: Path) -> None
 
 def test_shaping_counts_a_tenth(cache: TrainingCache, data: Path) -> None:
     stage, agent = joint(cache, contexts(data))
-    state = perceived_anew(stage.world, Starts(stage.world, contexts(data)).draw(3, 0, 0))
+    state = perceived_anew(stage.world, ObservedStarts(stage.world, contexts(data)).draw(3, 0, 0))
     lived = roll_out(stage.world, state, agent.policy, 3)
     losses, _ = agent.losses(lived, shape_states=True)
     (ours,) = torch.autograd.grad(losses["critic"], lived.vectors, retain_graph=True)

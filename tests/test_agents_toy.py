@@ -14,7 +14,7 @@ from toy_world import KEYS, STEP, ToyArena, ToyWorld, walk
 from worldloop.agents.actor_critic import ActorCriticConfig
 from worldloop.agents.agent import Agent
 from worldloop.agents.heads import HeadsConfig
-from worldloop.agents.imagined_batch import Starts, roll_out
+from worldloop.agents.imagined_batch import ObservedStarts, roll_out
 from worldloop.agents.training import agent_training, train_in_imagination
 from worldloop.envs.contexts import Contexts
 from worldloop.world_models.actions import ActionSpec
@@ -79,7 +79,7 @@ def mean_return(world: ToyWorld, agent: Agent, contexts: Contexts, steps: int = 
         def act(self, vectors: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
             return agent.heads.policy.best(vectors)
 
-    starts = Starts(world, contexts)
+    starts = ObservedStarts(world, contexts)
     with torch.no_grad():
         lived = roll_out(world, starts._states, Likeliest(), steps)
     alive = torch.cat([torch.ones(len(contexts), 1), lived.continues[:, :-1]], 1).cumprod(1)

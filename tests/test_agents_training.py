@@ -15,7 +15,7 @@ from toy_world import AXES, KEYS, ToyArena, ToyWorld, standing_at, toy_contexts
 from worldloop.agents.actor_critic import ActorCritic, ActorCriticConfig, Estimator
 from worldloop.agents.agent import load_agent
 from worldloop.agents.heads import HeadsConfig
-from worldloop.agents.imagined_batch import ImaginedBatch, Starts, roll_out
+from worldloop.agents.imagined_batch import ImaginedBatch, ObservedStarts, roll_out
 from worldloop.agents.policies import BoxPolicy
 from worldloop.agents.returns import lambda_returns
 from worldloop.agents.stages import ImaginationStage
@@ -220,7 +220,7 @@ def test_an_agent_learns_through_the_dynamics_to_stay_in_the_middle(tmp_path: Pa
 def test_starts_are_drawn_evenly_each_world_with_a_seed_of_its_own() -> None:
     world = ToyWorld(ARENA)
     contexts = toy_contexts(ARENA, n=50)
-    starts = Starts(world, contexts)
+    starts = ObservedStarts(world, contexts)
     drawn = starts.draw(4000, seed=3, step=0)
     ends = {tuple(p) for p in contexts.poses[:, -1].tolist()}
     seen: dict[tuple[float, ...], int] = {}
@@ -234,7 +234,7 @@ def test_starts_are_drawn_evenly_each_world_with_a_seed_of_its_own() -> None:
 
 def test_roll_outs_say_what_the_world_says_step_by_step_and_each_world_lives_as_if_alone() -> None:
     world, agent = ToyWorld(ARENA, noise=5.0), heads()
-    state = Starts(world, toy_contexts(ARENA)).draw(6, 0, 0)
+    state = ObservedStarts(world, toy_contexts(ARENA)).draw(6, 0, 0)
     with torch.no_grad():
         lived = roll_out(world, state, agent.policy, 4, films=2)
         alone = roll_out(world, state[[3]], agent.policy, 4)
@@ -260,7 +260,7 @@ def test_the_horizon_grows_to_its_full_length_and_stays() -> None:
 
 def test_the_target_follows_at_every_step_of_the_optimiser_and_only_then() -> None:
     agent = heads()
-    stage = ImaginationStage(agent, Starts(ToyWorld(ARENA), toy_contexts(ARENA)), TRAINING, 0)
+    stage = ImaginationStage(agent, ObservedStarts(ToyWorld(ARENA), toy_contexts(ARENA)), TRAINING, 0)
     first = [p.clone() for p in agent.target.parameters()]
     stage.loss(0)
     assert all(torch.equal(a, b) for a, b in zip(first, agent.target.parameters(), strict=True))
