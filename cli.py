@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .agents.train import TrainAgentConfig
+from .agents.transfer import TransferConfig
 from .envs.collecting import CollectConfig, EnvKwargs
 from .errors import ConfigError, WorldloopError
 from .evaluation import (
@@ -171,6 +173,24 @@ class Ranking(_Worlds):
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Does what was learned in imagination hold in the real world? Agents on held-out maps, beside chance."""
+
+    agents: tuple[str, ...]
+    """Directories of agents; each may have a name before it: "cloned=runs/clone/agent"."""
+    device: Device = "auto"
+    """Where to compute."""
+    out: Path = Path("runs/transfer")
+    """Directory for the report (JSON)."""
+    settings: Annotated[TransferConfig, tyro.conf.arg(name="")] = field(default_factory=TransferConfig)
+
+
+@dataclass(frozen=True)
+class TrainAgent(TrainAgentConfig):
+    """Train an agent in a learned world, or go on with a run that was interrupted."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure on held-out maps what a world remembers, whether it knows when it is wrong, what plans in it achieve."""
 
@@ -182,6 +202,7 @@ class Evaluate:
         | Annotated[Calibration, tyro.conf.subcommand("calibration")]
         | Annotated[Planning, tyro.conf.subcommand("planning")]
         | Annotated[Ranking, tyro.conf.subcommand("ranking")]
+        | Annotated[Transfer, tyro.conf.subcommand("transfer")]
     )
 
 
@@ -244,6 +265,7 @@ Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Collect, tyro.conf.subcommand("collect")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[TrainAgent, tyro.conf.subcommand("train-agent")]
     | Annotated[Imagine, tyro.conf.subcommand("imagine")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -327,6 +349,34 @@ def _train(config: Train) -> None:
     _OUT.print(f"The world is in {world}." if world else f"Stopped as asked; the same command goes on in {config.out}.")
 
 
+def _train_agent(config: TrainAgent) -> None:
+    from .agents.train import train_agent
+
+    with _Bars() as bars:
+
+        def watch(step: Any, watched: dict[str, float]) -> None:
+            if step.step % 10 == 0 or step.step == step.steps:
+                told = [name for name in ("return", "value", "entropy") if name in watched]
+                bars(step.stage, step.step, step.steps, " ".join(f"{name} {watched[name]:.3f}" for name in told))
+
+        agent = train_agent(config, shlex.join(["worldloop", *sys.argv[1:]]), watch)
+    _OUT.print(f"The agent is in {agent}." if agent else f"Stopped as asked; the same command goes on in {config.out}.")
+
+
+def _transfer(verb: Transfer, progress: _Bars) -> Any:
+    from .agents.agent import load_agent
+    from .agents.transfer import evaluate_transfer
+    from .world_models.training.train import pick_device
+
+    named = [(name or Path(path).parent.name, path) for name, _, path in (a.rpartition("=") for a in verb.agents)]
+    device = str(pick_device(verb.device))
+    agents = {name: load_agent(path, device=device, seed=verb.settings.seed) for name, path in named}
+    if not agents or len(agents) < len(named):
+        raise ConfigError("Give at least one agent, each with a name of its own.")
+    world = next(iter(agents.values())).world
+    return evaluate_transfer(world, agents, verb.settings, verb.out, progress=progress)
+
+
 def _compare(verb: Compare) -> None:
     from .evaluation import compare
 
@@ -345,7 +395,10 @@ def _evaluate(verb: Evaluate) -> None:
 
     test = verb.test
     report: Any
-    if isinstance(test, Sensitivity):
+    if isinstance(test, Transfer):
+        with _Bars() as bars:
+            report = _transfer(test, bars)
+    elif isinstance(test, Sensitivity):
         world = _load(test)
         with _Bars() as bars:
             report = sensitivity(world, test.settings, test.out, progress=bars)
@@ -493,7 +546,7 @@ def _summary(lines: dict[str, Any], out: Path) -> None:
 def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
     actions: dict[type, Any] = {
-        Demo: _demo, Collect: _collect, Train: _train, Imagine: _imagine, Plan: _plan,
+        Demo: _demo, Collect: _collect, Train: _train, TrainAgent: _train_agent, Imagine: _imagine, Plan: _plan,
         Compare: _compare, Evaluate: _evaluate, Minari: _minari, Doctor: _doctor,
     }  # fmt: skip
     try:
