@@ -72,6 +72,16 @@ def after(world: WorldModel, length: int = 12, worlds: int = 1) -> WorldState:
     return world.observe(world.start(worlds), frames, actions, poses)
 
 
+def recorded(data: Path) -> TrainingCache:
+    """Two walks, as a data set."""
+    writer = DatasetWriter.create(data, DatasetInfo("walks", {}, SIZE, SPEC, "train"))
+    for seed, length in enumerate((31, 44)):
+        frames, actions, poses = walk(length, seed)
+        no = np.zeros(length, bool)
+        writer.add(Episode(frames, actions, poses, np.zeros(length, np.float32), no, no, no, no, seed))
+    return TrainingCache.of(open_dataset(data))
+
+
 def space() -> StateSpace:
     """One whose last layers and conditions, at first zero, let everything through."""
     torch.manual_seed(0)
@@ -196,12 +206,7 @@ def test_members_are_averaged_and_their_spread_is_the_uncertainty() -> None:
 @pytest.mark.parametrize("retrieval", ["worldpack", "none"])
 def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path, retrieval: str) -> None:
     world = made(retrieval=retrieval)
-    writer = DatasetWriter.create(tmp_path / "d", DatasetInfo("walks", {}, SIZE, SPEC, "train"))
-    for seed, length in enumerate((31, 44)):
-        frames, actions, poses = walk(length, seed)
-        no = np.zeros(length, bool)
-        writer.add(Episode(frames, actions, poses, np.zeros(length, np.float32), no, no, no, no, seed))
-    cache = TrainingCache.of(open_dataset(tmp_path / "d"))
+    cache = recorded(tmp_path / "d")
     latents = world.encode(cache.frames[:]).numpy()
     samples = StateSamples(world, cache, latents, UNROLLED)
     walks = samples.draw(0, 6, seed=3)
@@ -401,12 +406,7 @@ def test_configurations_round_trip_and_bad_ones_are_named() -> None:
 
 def test_scores_are_shares_of_what_the_mean_picture_leaves_open(tmp_path: Path) -> None:
     world = made()
-    writer = DatasetWriter.create(tmp_path / "d", DatasetInfo("walks", {}, SIZE, SPEC, "train"))
-    for seed, length in enumerate((31, 44)):
-        frames, actions, poses = walk(length, seed)
-        no = np.zeros(length, bool)
-        writer.add(Episode(frames, actions, poses, np.zeros(length, np.float32), no, no, no, no, seed))
-    cache = TrainingCache.of(open_dataset(tmp_path / "d"))
+    cache = recorded(tmp_path / "d")
     latents = world.encode(cache.frames[:]).numpy()
     scores = StateScores(world, cache, latents, samples=9).score()
     walks = StateSamples(world, cache, latents, 10).draw(0, 9, 0)
