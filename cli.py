@@ -22,7 +22,6 @@ from rich.progress import (
 )
 
 from .agents.train import TrainAgentConfig
-from .agents.transfer import TransferConfig
 from .envs.collecting import CollectConfig, EnvKwargs
 from .errors import ConfigError, WorldloopError
 from .evaluation import (
@@ -38,6 +37,7 @@ from .evaluation import (
     ReturnConfig,
     SensitivityConfig,
 )
+from .evaluation.transfer import TransferConfig
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -365,7 +365,7 @@ def _train_agent(config: TrainAgent) -> None:
 
 def _transfer(verb: Transfer, progress: _Bars) -> Any:
     from .agents.agent import load_agent
-    from .agents.transfer import evaluate_transfer
+    from .evaluation.transfer import evaluate_transfer
     from .world_models.training.train import pick_device
 
     named = [(name or Path(path).parent.name, path) for name, _, path in (a.rpartition("=") for a in verb.agents)]

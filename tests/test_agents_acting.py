@@ -15,8 +15,8 @@ from worldloop.agents.actor_critic import ActorCritic, ActorCriticConfig
 from worldloop.agents.agent import Agent, load_agent
 from worldloop.agents.cloning import clone_behaviour, recorded_choices
 from worldloop.agents.heads import HeadsConfig
-from worldloop.agents.transfer import RandomActor, TransferConfig, evaluate_transfer, play
 from worldloop.errors import ConfigError, WorldFormatError
+from worldloop.evaluation.transfer import RandomActor, TransferConfig, evaluate_transfer, play
 from worldloop.planning import MPPI, Reward, TerminalValue, TreeSearch
 from worldloop.rollouts.cache import TrainingCache
 from worldloop.rollouts.episode import Episode

@@ -13,13 +13,13 @@ import numpy as np
 
 from ..envs.imagination import check_fits
 from ..errors import ConfigError
-from ..evaluation.metrics import Interval, bootstrap, wilson
-from ..evaluation.progress import Progress, silent
-from ..evaluation.report import jsonable, provenance
 from ..files import write_json
 from ..rollouts.splits import seed_range
 from ..world_models.actions import ActionSpec
 from ..world_models.world import World
+from .metrics import Interval, bootstrap, wilson
+from .progress import Progress, silent
+from .report import jsonable, provenance
 
 TransferTask = Literal["find-near", "find-next", "find-far", "return"]
 """``find``: reach the goal, in the room of the start, one door away, or anywhere; ``return``: leave and come back."""
