@@ -18,8 +18,8 @@ def test_an_agent_is_trained_goes_on_after_a_stop_and_is_tried_in_the_real_world
     worldloop(*train)
     assert "The agent is in" in capsys.readouterr().out
     worldloop(
-        "evaluate", "transfer", "--agents", f"new={tmp_path / 'run' / 'agent'}", "--tasks", "find-near", "--episodes", 2,
-        "--max-steps", 6, "--envs", 2, "--out", tmp_path / "transfer",
+        "evaluate", "transfer", "--agents", f"new={tmp_path / 'run' / 'agent'}", "--tasks", "find-near",
+        "--episodes", 2, "--max-steps", 6, "--envs", 2, "--out", tmp_path / "transfer",
     )  # fmt: skip
     told = capsys.readouterr().out
     assert "new" in told and "random" in told
