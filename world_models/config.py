@@ -172,7 +172,7 @@ _SIZES: dict[Preset, _Size] = {
 def preset(name: Preset, actions: ActionSpec, frame_size: tuple[int, int] | None = None) -> WorldConfig:
     """The configuration of a preset for an action space.
 
-    ``tiny`` trains on two processor cores in about an hour at 48x64, and ``nano`` imagines several times faster than it
+    ``tiny`` trains on two processor cores in about an hour at 48x64, and ``nano`` imagines two to four times as fast
     with tokens of 2x2 latents; ``small`` is CDiT-S at 96x128; ``base``, ``large``
     and ``xl`` are CDiT-B, -L and -XL at 256x256 and 352x640 (a grid of 22x40 tokens, WorldPack's).
 
