@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ..errors import ConfigError
@@ -22,6 +23,7 @@ from ..rollouts.splits import Split, seed_range
 from ..rollouts.store import DatasetWriter, RolloutDataset, open_dataset
 from .event_explorer import EventExplorer
 from .explorers import (
+    AGENT,
     Explorer,
     LoopWalker,
     RandomPolicy,
@@ -29,6 +31,7 @@ from .explorers import (
     WaypointExplorer,
     WithRandomActions,
     action_spec,
+    digest_of,
     layout_of,
     load_explorer,
 )
@@ -93,9 +96,16 @@ class CollectConfig:
 
     policy: str = "mix"
     """Who acts: mix (of those that follow, episode by episode), waypoint (walks from place to
-    place), loop (walks away and comes back), event (changes things and comes back), random, an SB3 model's
-    .zip (which is unpickled: only load files that you trust), or module:name of your own. Waypoint, loop
-    and event walk by the environment's layout, which DoomRooms has; elsewhere say random or your own."""
+    place), loop (walks away and comes back), event (changes things and comes back), random, agent (the one
+    given by --agent), an SB3 model's .zip (which is unpickled: only load files that you trust), or module:name
+    of your own. Waypoint, loop and event walk by the environment's layout, which DoomRooms has; elsewhere say
+    random or your own."""
+
+    agent: Path | None = None
+    """Directory of a trained agent, for the policies agent and mix. Loading one executes no code."""
+
+    acting: float = 1.0
+    """Share of the agent in the mix, where there is one."""
 
     waypoint: float = 0.7
     """Share of the waypoint explorer in the mix."""
@@ -139,6 +149,13 @@ class CollectConfig:
             raise ConfigError(f"Recording needs at least one worker; got workers={self.workers}.")
         if not (0 <= self.epsilon <= 1 and 0 <= self.goal_fraction <= 1):
             raise ConfigError("epsilon and goal_fraction are probabilities in 0 … 1.")
+        if (self.policy == "agent" and self.agent is None) or (
+            self.policy not in ("mix", "agent") and self.agent is not None
+        ):
+            raise ConfigError(
+                "The policies agent and mix take an agent's directory; "
+                f"got policy={self.policy} and agent={self.agent}."
+            )
         shares = tuple(self.mix.values())
         if min(shares) < 0 or sum(shares) <= 0:
             raise ConfigError(f"The shares of a mix are >= 0 and not all zero; got {shares}.")
@@ -172,25 +189,29 @@ class CollectConfig:
     def recipe(self) -> dict[str, Any]:
         """Everything that decides what is recorded in a map, beside the environment."""
         keys = ["steps", "policy", "epsilon", "seed"]
-        if self.policy == "mix":
-            keys += self.mix
         if self.policy in ("mix", "waypoint"):
             keys.append("goal_fraction")
         if self.policy.endswith(".zip"):
             keys.append("algorithm")
-        return {"first_map": self.map_seeds[0]} | {key: getattr(self, key) for key in keys}
+        recipe = {"first_map": self.map_seeds[0]} | {key: getattr(self, key) for key in keys}
+        if self.policy == "mix":
+            recipe |= {name if name != "agent" else "acting": share for name, share in self.mix.items()}
+        return recipe if self.agent is None else recipe | {"agent": digest_of(self.agent)}
 
     @property
     def walks_by_layout(self) -> bool:
         """Whether who acts needs an environment that knows its layout."""
-        walks_in_mix = self.policy == "mix" and any(share > 0 for name, share in self.mix.items() if name != "random")
+        walkers = {name: share for name, share in self.mix.items() if name not in ("random", "agent")}
+        walks_in_mix = self.policy == "mix" and any(share > 0 for share in walkers.values())
         return walks_in_mix or self.policy in ("waypoint", "loop", "event")
 
     @property
     def mix(self) -> dict[str, float]:
         """Name to share of every policy in the mix."""
-        three = {"waypoint": self.waypoint, "loop": self.loop, "random": self.random}
-        return three | {"event": self.event} if self.events else three
+        mix = {"waypoint": self.waypoint, "loop": self.loop, "random": self.random}
+        if self.events:
+            mix["event"] = self.event
+        return mix if self.agent is None else mix | {"agent": self.acting}
 
 
 @dataclass(frozen=True)
@@ -294,12 +315,15 @@ class _Explorers:
             return RandomPolicy()
         if name == "event":
             return EventExplorer()
+        if name == "agent":
+            return load_explorer(AGENT, self._config.agent)
         if name.endswith(".zip"):
             return SB3Policy(name, self._config.algorithm)
         if ":" in name:
             return load_explorer(name)
         raise ConfigError(
-            f"A policy is mix, waypoint, loop, event, random, an SB3 model's .zip, or module:name; got {name!r}."
+            "A policy is mix, waypoint, loop, event, random, agent, an SB3 model's .zip, or module:name; "
+            f"got {name!r}."
         )
 
 
@@ -315,6 +339,9 @@ class _Recorder:
     def __init__(self, config: CollectConfig, writer: DatasetWriter) -> None:
         self._config, self._writer = config, writer
         self._env: gym.Env[Any, Any] | None = None
+        if config.agent is not None:
+            # One thread each, or the workers stand in each other's way.
+            torch.set_num_threads(1)
 
     def run(self, task: int, stopping: Callable[[], bool]) -> _MapResult:
         name = f"map-{task:06d}"
@@ -356,6 +383,9 @@ def _describe(config: CollectConfig) -> DatasetInfo:
             raise ConfigError(
                 f"Recording needs (H, W, 3) frames; {config.env} observes {env.observation_space}."
             )
+        if config.agent is not None:
+            # It refuses an environment that does not fit it.
+            load_explorer(AGENT, config.agent).reset(env, np.random.default_rng(0))
         if config.walks_by_layout and not env.has_wrapper_attr("layout"):
             # Some environments know their layout only once they show a map.
             env.reset(options={"map_seed": config.map_seeds[0]})

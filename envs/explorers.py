@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 import os
@@ -20,6 +21,9 @@ from .steering import OTHER_GAITS, WALKING, YAW, Gait, Layout, Point, Steering, 
 
 ROOMS_PER_BLOCK = 1 / 20
 """Scale of LoopNav's radii, in Minecraft blocks: 5 | 15 | 30 | 50 blocks become 0.25 … 2.5 rooms."""
+
+AGENT = "worldloop.agents.exploring:AgentExplorer"
+"""Trained agents as explorers. They are named and not imported: environments know nothing of agents."""
 
 LOOP_RADII = tuple(blocks * ROOMS_PER_BLOCK for blocks in (5, 15, 30, 50))
 
@@ -43,6 +47,14 @@ class Explorer(Protocol):
 
     def act(self, observation: Any, info: dict[str, Any]) -> Any:
         """The action for the frame and info just returned."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An explorer that goes by what it has done, and so must hear of it where something else was done instead."""
+
+    def took(self, action: Any) -> None:
+        """Not what `Explorer.act` returned last was carried out, but ``action``."""
 
 
 class RandomPolicy:
@@ -141,7 +153,7 @@ class WaypointExplorer(Planned):
             else:
                 yield from self._go(self._somewhere(), self._gait())
             # At the goal it always looks around: a walk to where one stands already takes no action, and
-            # going to the # goal again and again must not become a loop without any.
+            # going to the goal again and again must not become a loop without any.
             if to_goal or self._rng.random() < self._look_fraction:
                 yield from self._look_around()
 
@@ -274,14 +286,23 @@ class WithRandomActions:
     def act(self, observation: Any, info: dict[str, Any]) -> Any:
         """See `Explorer.act`."""
         action = self._explorer.act(observation, info)
-        return self._steering.random(self._rng) if self._rng.random() < self._epsilon else action
+        if self._rng.random() >= self._epsilon:
+            return action
+        action = self._steering.random(self._rng)
+        if isinstance(self._explorer, Remembers):
+            self._explorer.took(action)
+        return action
 
 
-def load_explorer(name: str) -> Explorer:
+def load_explorer(name: str, *arguments: Any) -> Explorer:
     """An explorer of your own, named ``module:attribute``.
 
-    The attribute is a class that makes an `Explorer` without arguments, or a function
-    ``f(observation, info, rng) -> action``. The module is looked for in the working directory too.
+    The attribute is a class that makes an `Explorer`, or a function ``f(observation, info, rng) -> action``. The module
+    is looked for in the working directory too.
+
+    Args:
+        name: of the class or function.
+        arguments: that the class is made with.
 
     Raises:
         ConfigError: there is no such module or attribute, or it is neither.
@@ -294,13 +315,28 @@ def load_explorer(name: str) -> Explorer:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"Cannot load the policy {name!r} (expected module:attribute): {error}.") from error
     if isinstance(found, type):
-        explorer = found()
+        explorer = found(*arguments)
         if not isinstance(explorer, Explorer):
             raise ConfigError(f"The class {name} needs a name, reset(env, rng) and act(observation, info).")
         return explorer
     if not callable(found):
         raise ConfigError(f"The policy {name} is neither a class nor a function.")
     return FunctionPolicy(found, name)
+
+
+def digest_of(agent: Path) -> str:
+    """What tells one saved agent from another: a hash of the files in its directory.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    files = sorted(path for path in agent.glob("[!.]*") if path.is_file())
+    if not files:
+        raise ConfigError(f"There is no agent in {agent}.")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()} ".encode())
+    return digest.hexdigest()[:16]
 
 
 def action_spec(env: gym.Env[Any, Any]) -> ActionSpec:
