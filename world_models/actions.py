@@ -124,10 +124,9 @@ def motion_magnitudes(motion: Tensor, length: float = 1.0, angle: float = 1.0, t
     """
     scale = motion.new_tensor([length, length, length, angle, angle])
     scaled = motion / scale
-    scaled = torch.cat([scaled, torch.zeros_like(scaled[..., :1])], -1)
-    pairs = torch.stack([scaled.clamp(min=0), (-scaled).clamp(min=0)], -1).flatten(-2)
+    pairs = torch.stack([scaled, -scaled], -1).flatten(-2).clamp(min=0)
     static = (scaled.abs() <= threshold).all(-1, keepdim=True).to(motion.dtype)
-    return torch.cat([pairs, static], -1)
+    return torch.cat([pairs, pairs.new_zeros(*pairs.shape[:-1], 2), static], -1)
 
 
 def motion_from_magnitudes(magnitudes: Tensor, length: float = 1.0, angle: float = 1.0) -> Tensor:

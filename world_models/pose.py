@@ -33,13 +33,12 @@ def camera_axes(pose: Tensor) -> Tensor:
 
     This is R of RELIC §3.2, with the camera's axes named as a walker would name them.
     """
-    yaw, pitch = pose[..., 3], pose[..., 4]
-    cy, sy, cp, sp = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin()
-    zero = torch.zeros_like(cy)
-    forward = torch.stack([cp * cy, cp * sy, sp], -1)
-    left = torch.stack([-sy, cy, zero], -1)
-    up = torch.stack([-sp * cy, -sp * sy, cp], -1)
-    return torch.stack([forward, left, up], -2)
+    angles = pose[..., 3:]
+    (cy, cp), (sy, sp) = angles.cos().unbind(-1), angles.sin().unbind(-1)
+    forward = cp * cy, cp * sy, sp
+    left = -sy, cy, torch.zeros_like(cy)
+    up = -sp * cy, -sp * sy, cp
+    return torch.stack([*forward, *left, *up], -1).unflatten(-1, (3, 3))
 
 
 def motion_between(start: Tensor, end: Tensor) -> Tensor:

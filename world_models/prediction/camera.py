@@ -8,6 +8,7 @@ near one whatever the world's unit.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -88,6 +89,7 @@ def prope_attention(
     return transform(out.transpose(1, 2), query)
 
 
+@cache
 def token_rays(grid: tuple[int, int], fov: float, pool: int = 1, unit: int = 1) -> Tensor:
     """Unit viewing directions (N, 3) in the camera's frame (left, up, forward) of the centres of tokens, row by row.
 
@@ -100,11 +102,13 @@ def token_rays(grid: tuple[int, int], fov: float, pool: int = 1, unit: int = 1) 
     rows, columns = grid
     f_x, f_y = focal_lengths(fov, columns / rows)
     down, across = (padded(side, max(pool, unit)) // pool for side in grid)
-    y = 1 - (pool * torch.arange(down, dtype=torch.float64) + pool / 2) * 2 / rows
-    x = 1 - (pool * torch.arange(across, dtype=torch.float64) + pool / 2) * 2 / columns
-    up, left = torch.meshgrid(y / f_y, x / f_x, indexing="ij")
-    rays = torch.stack([left, up, torch.ones_like(up)], -1).flatten(0, 1)
-    directions: Tensor = rays / rays.norm(dim=-1, keepdim=True)
+    # What is kept outlives the mode it was made in: inference tensors would be of no use to a gradient.
+    with torch.inference_mode(False):
+        y = 1 - (pool * torch.arange(down, dtype=torch.float64) + pool / 2) * 2 / rows
+        x = 1 - (pool * torch.arange(across, dtype=torch.float64) + pool / 2) * 2 / columns
+        up, left = torch.meshgrid(y / f_y, x / f_x, indexing="ij")
+        rays = torch.stack([left, up, torch.ones_like(up)], -1).flatten(0, 1)
+        directions: Tensor = rays / rays.norm(dim=-1, keepdim=True)
     return directions
 
 
@@ -118,14 +122,11 @@ def plucker_rays(poses: Tensor, viewer: Tensor, rays: Tensor, scale: float) -> T
         scale: world units per unit of the moment.
     """
 
-    def axes(pose: Tensor) -> Tensor:
-        forward, left, up = camera_axes(pose.to(torch.float64)).unbind(-2)
-        return torch.stack([left, up, forward], -2)
-
-    to_viewer = axes(viewer)
-    turn = to_viewer @ axes(poses).transpose(-1, -2)
-    offset = (poses[..., :3] - viewer[..., :3]).to(torch.float64) / scale
-    origin = (to_viewer @ offset.unsqueeze(-1)).squeeze(-1)
-    direction = rays.to(turn) @ turn.transpose(-1, -2)
-    moment = torch.linalg.cross(origin.unsqueeze(-2).expand_as(direction), direction)
-    return torch.cat([moment, direction], -1).to(torch.float32)
+    poses, viewer = poses.to(torch.float64), viewer.to(torch.float64)
+    to_viewer = camera_axes(viewer)
+    # Forward, left, up until the end: what is turned round in a ring has the same products.
+    turn = (camera_axes(poses) @ to_viewer.transpose(-1, -2)).to(torch.float32)
+    origin = (to_viewer @ ((poses[..., :3] - viewer[..., :3]) / scale).unsqueeze(-1)).to(torch.float32)
+    direction = rays.to(turn).roll(1, -1) @ turn
+    moment = torch.linalg.cross(origin.transpose(-1, -2).expand_as(direction), direction)
+    return torch.cat([moment[..., 1:], moment[..., :1], direction[..., 1:], direction[..., :1]], -1)

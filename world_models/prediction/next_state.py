@@ -106,7 +106,8 @@ class NextStateHead(nn.Module):
 
     def decode(self, state: Tensor) -> Tensor:
         """Latents (B, C, h, w) of what is seen in states (B, D): D⁻¹ of the essay, up to the frame decoder."""
-        tokens = self.show(state.unflatten(1, (self.rows * self.columns, -1))).transpose(1, 2)
-        whole = (self.rows * self.side, self.columns * self.side)
-        latents: Tensor = F.fold(tokens, whole, self.side, stride=self.side)[..., : self.grid[0], : self.grid[1]]
+        patches = self.show(state.unflatten(1, (self.rows, self.columns, -1)))
+        # (B, rows, columns, C, side, side) to (B, C, rows, side, columns, side)
+        apart = patches.unflatten(-1, (-1, self.side, self.side)).permute(0, 3, 1, 4, 2, 5)
+        latents: Tensor = apart.flatten(4).flatten(2, 3)[..., : self.grid[0], : self.grid[1]]
         return latents
