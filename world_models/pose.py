@@ -38,7 +38,8 @@ def camera_axes(pose: Tensor) -> Tensor:
     forward = cp * cy, cp * sy, sp
     left = -sy, cy, torch.zeros_like(cy)
     up = -sp * cy, -sp * sy, cp
-    return torch.stack([*forward, *left, *up], -1).unflatten(-1, (3, 3))
+    axes: Tensor = torch.stack([*forward, *left, *up], -1).unflatten(-1, (3, 3))
+    return axes
 
 
 def motion_between(start: Tensor, end: Tensor) -> Tensor:
