@@ -38,6 +38,7 @@ from .evaluation import (
     SensitivityConfig,
 )
 from .evaluation.transfer import TransferConfig
+from .evaluation.transfer_actors import AgentPlanning
 from .world_models.training.config import TrainConfig
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -174,7 +175,8 @@ class Ranking(_Worlds):
 
 @dataclass(frozen=True)
 class Transfer:
-    """Does what was learned in imagination hold in the real world? Agents on held-out maps, beside chance."""
+    """Does what was learned in imagination hold in the real world? Agents on held-out maps, beside chance, and what
+    planning adds to them. The same command goes on with a test that was interrupted."""
 
     agents: tuple[str, ...]
     """Directories of agents; each may have a name before it: "cloned=runs/clone/agent"."""
@@ -182,6 +184,8 @@ class Transfer:
     """Where to compute."""
     out: Path = Path("runs/transfer")
     """Directory for the report (JSON)."""
+    planning: AgentPlanning = field(default_factory=AgentPlanning)
+    """Whether they plan too, and how."""
     settings: Annotated[TransferConfig, tyro.conf.arg(name="")] = field(default_factory=TransferConfig)
 
 
@@ -364,17 +368,18 @@ def _train_agent(config: TrainAgent) -> None:
 
 
 def _transfer(verb: Transfer, progress: _Bars) -> Any:
-    from .agents.agent import load_agent
     from .evaluation.transfer import evaluate_transfer
+    from .evaluation.transfer_actors import cast_of
     from .world_models.training.train import pick_device
 
     named = [(name or Path(path).parent.name, path) for name, _, path in (a.rpartition("=") for a in verb.agents)]
-    device = str(pick_device(verb.device))
-    agents = {name: load_agent(path, device=device, seed=verb.settings.seed) for name, path in named}
-    if not agents or len(agents) < len(named):
+    agents = {name: Path(path) for name, path in named}
+    if len(agents) < len(named):
         raise ConfigError("Give at least one agent, each with a name of its own.")
-    world = next(iter(agents.values())).world
-    return evaluate_transfer(world, agents, verb.settings, verb.out, progress=progress)
+    cast = cast_of(agents, verb.planning, str(pick_device(verb.device)), verb.settings.seed)
+    return evaluate_transfer(
+        cast.world, cast.actors, verb.settings, verb.out, identities=cast.identities, progress=progress
+    )
 
 
 def _compare(verb: Compare) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
+from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
@@ -17,21 +19,14 @@ from ..files import write_json
 from ..rollouts.splits import seed_range
 from ..world_models.actions import ActionSpec
 from ..world_models.world import World
+from .acting_time import Actor, Spread, Timed
 from .metrics import Interval, bootstrap, wilson
 from .progress import Progress, silent
 from .report import jsonable, provenance
+from .transfer_groups import KeptGroups, Played
 
 TransferTask = Literal["find-near", "find-next", "find-far", "return"]
 """``find``: reach the goal, in the room of the start, one door away, or anywhere; ``return``: leave and come back."""
-
-
-class Actor(Protocol):
-    """Acts in B real worlds, as Stable-Baselines3's models do. `Agent` is one, and so is `planning.MPC`."""
-
-    def predict(
-        self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Any, Any]:
-        """Actions (B, ...) on ``"frame"`` (B, H, W, 3) and ``"pose"`` (B, 5), and what is remembered."""
 
 
 class RandomActor:
@@ -47,13 +42,14 @@ class RandomActor:
 
     def predict(
         self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Any, int]:
-        """Actions (B, ...), and the number of calls so far."""
-        calls, spec, b = int(state or 0), self._spec, len(observation["frame"])
-        rng = np.random.default_rng([self._seed, calls])
+    ) -> tuple[Any, tuple[int, int]]:
+        """Actions (B, ...), and a number made of the places it began at with the number of calls so far."""
+        spec, b = self._spec, len(observation["frame"])
+        begun, calls = (crc32(np.asarray(observation["pose"]).tobytes()), 0) if state is None else state
+        rng = np.random.default_rng([self._seed, begun, calls])
         if spec.kind == "discrete":
-            return rng.integers(spec.n, size=b), calls + 1
-        return rng.uniform(-1, 1, (b, *spec.shape)).astype(np.float32), calls + 1
+            return rng.integers(spec.n, size=b), (begun, calls + 1)
+        return rng.uniform(-1, 1, (b, *spec.shape)).astype(np.float32), (begun, calls + 1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class TransferConfig:
     deterministic: bool = False
     """Take the likeliest action instead of a drawn one."""
     envs: int = 8
-    """Real environments side by side."""
+    """Real environments side by side, one for each episode of a group; an interruption costs one group."""
     seed: int = 0
     """Of maps, starts and chance."""
 
@@ -85,16 +81,6 @@ class TransferConfig:
 
 
 @dataclass(frozen=True)
-class Played:
-    """One episode: map, whether the task was solved, undiscounted return, steps."""
-
-    map_seed: int
-    success: bool
-    reward: float
-    steps: int
-
-
-@dataclass(frozen=True)
 class TransferRow:
     """What one of those compared achieved in one task.
 
@@ -105,6 +91,7 @@ class TransferRow:
         reward: undiscounted return; interval over maps.
         steps: of the episodes that were solved; interval over maps.
         gain: success minus that of random actions on the same maps; interval over maps.
+        seconds: that one action took, worlds side by side sharing the time of their call: median and quartiles.
     """
 
     task: str
@@ -113,6 +100,7 @@ class TransferRow:
     reward: Interval
     steps: Interval
     gain: Interval
+    seconds: Spread
 
 
 @dataclass(frozen=True)
@@ -135,7 +123,7 @@ class TransferReport:
         width = max(len(row.name) for row in self.rows)
         return "\n".join(
             f"{row.task:<9} {row.name:<{width}}  success {row.success}  return {row.reward}  steps {row.steps}  "
-            f"over chance {row.gain}"
+            f"over chance {row.gain}  seconds/action {row.seconds}"
             for row in self.rows
         )
 
@@ -155,16 +143,21 @@ def evaluate_transfer(
     config: TransferConfig,
     out: Path | None = None,
     *,
+    identities: Mapping[str, str] | None = None,
     make_env: MakeTask | None = None,
     progress: Progress = silent,
 ) -> TransferReport:
     """Let agents act in the real world, and random actions with them; write ``transfer.json`` into ``out``.
+
+    Episodes are played in groups of ``config.envs``, each group as if it were the first.
 
     Args:
         world: whose frames and actions the real environments must have.
         actors: who is compared, by name; ``random`` is added.
         config: tasks and maps.
         out: directory for the report; None for none.
+        identities: by name, what tells an actor from others of that name, such as a digest. What these have played is
+            kept in ``out``, and the same call goes on with it.
         make_env: makes a real environment, called ``config.envs`` times for each task; default DoomRooms.
         progress: told after every episode.
 
@@ -173,7 +166,8 @@ def evaluate_transfer(
     """
     if "random" in actors:
         raise ConfigError("'random' is the name of chance, which is compared anyway; call your actor otherwise.")
-    everyone = {**actors, "random": RandomActor(world.actions, config.seed)}
+    everyone: dict[str, Actor] = {**actors, "random": RandomActor(world.actions, config.seed)}
+    known = {**(identities or {}), "random": ""}
     rng = np.random.default_rng(config.seed)
     rows: list[TransferRow] = []
     played: dict[str, dict[str, list[Played]]] = {}
@@ -183,19 +177,51 @@ def evaluate_transfer(
             make = make_env or (lambda name: doom_rooms_task(world, name, config))
             envs = [stack.enter_context(closing(make(task))) for _ in range(min(config.envs, config.episodes))]
             check_fits(world, envs[0])
+            seconds: dict[str, list[float]] = {}
             played[task] = {}
             for name, actor in everyone.items():
-
-                def tell(done: int, stage: str = f"{task}, {name}") -> None:
-                    progress(stage, done, config.episodes)
-
-                played[task][name] = play(actor, envs, maps, config.seed, config.deterministic, tell)
+                path = None if out is None or name not in known else out / "episodes" / _file_name(task, name)
+                kept = KeptGroups(path, f"{known.get(name)} {asdict(config)} {_generator(envs[0])}")
+                _play_groups(Timed(actor), envs, maps, config, kept, f"{task}, {name}", progress)
+                played[task][name] = [episode for group in kept.groups for episode in group.episodes]
+                seconds[name] = [second for group in kept.groups for second in group.seconds]
         chance = played[task]["random"]
-        rows += [_row(task, name, episodes, chance, config.seed) for name, episodes in played[task].items()]
+        rows += [
+            _row(task, name, episodes, chance, seconds[name], config.seed) for name, episodes in played[task].items()
+        ]
     report = TransferReport(config, tuple(rows), played, provenance(world))
     if out is not None:
         write_json(out / "transfer.json", report.to_json())
     return report
+
+
+def _play_groups(
+    actor: Timed,
+    envs: Sequence[gym.Env[Any, Any]],
+    maps: Sequence[int],
+    config: TransferConfig,
+    kept: KeptGroups,
+    stage: str,
+    progress: Progress,
+) -> None:
+    """Play what is not kept yet, and keep it."""
+    for done in range(sum(len(group.episodes) for group in kept.groups), len(maps), len(envs)):
+        actor.seconds.clear()
+
+        def tell(more: int, done: int = done) -> None:
+            progress(stage, done + more, len(maps))
+
+        episodes = play(actor, envs, maps[done : done + len(envs)], config.seed, config.deterministic, tell)
+        kept.add(episodes, actor.seconds)
+
+
+def _file_name(task: str, name: str) -> str:
+    """One for each task and actor, whatever the name is made of."""
+    return f"{task}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.json"
+
+
+def _generator(env: gym.Env[Any, Any]) -> str:
+    return str(getattr(env.unwrapped, "generator_version", ""))
 
 
 def play(
@@ -263,7 +289,14 @@ def doom_rooms_task(world: World, task: TransferTask, config: TransferConfig) ->
     )
 
 
-def _row(task: str, name: str, episodes: Sequence[Played], chance: Sequence[Played], seed: int) -> TransferRow:
+def _row(
+    task: str,
+    name: str,
+    episodes: Sequence[Played],
+    chance: Sequence[Played],
+    seconds: Sequence[float],
+    seed: int,
+) -> TransferRow:
     maps = [episode.map_seed for episode in episodes]
     return TransferRow(
         task=task,
@@ -272,4 +305,5 @@ def _row(task: str, name: str, episodes: Sequence[Played], chance: Sequence[Play
         reward=bootstrap([episode.reward for episode in episodes], maps, seed=seed),
         steps=bootstrap([e.steps if e.success else np.nan for e in episodes], maps, seed=seed),
         gain=bootstrap([e.success - c.success for e, c in zip(episodes, chance, strict=True)], maps, seed=seed),
+        seconds=Spread.of(seconds),
     )

@@ -1,0 +1,159 @@
+"""`evaluate_transfer`: interrupted, it goes on to the same end; how long decisions take; who plans."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_agent import small_agent, small_world
+from test_agents_acting import ARENA, Straight, TaskEnv, agent
+from toy_world import KEYS, ToyWorld
+
+from worldloop.errors import ConfigError
+from worldloop.evaluation.acting_time import Spread
+from worldloop.evaluation.transfer import RandomActor, TransferConfig, TransferReport, evaluate_transfer, play
+from worldloop.evaluation.transfer_actors import AgentPlanning, cast_of
+from worldloop.planning import CEM, MPC, MPPI, Reward, TerminalValue
+
+CONFIG = TransferConfig(tasks=("find-near",), episodes=11, envs=3, seed=3)
+
+
+class Breaks:
+    """Another actor, until its n-th call."""
+
+    def __init__(self, actor: Any, calls: int) -> None:
+        self.actor, self.left, self.calls = actor, calls, 0
+
+    def predict(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls > self.left:
+            raise KeyboardInterrupt
+        return self.actor.predict(*arguments)
+
+
+def tried(actor: Any, out: Path | None, identity: str = "a", config: TransferConfig = CONFIG) -> TransferReport:
+    return evaluate_transfer(
+        ToyWorld(ARENA), {"actor": actor}, config, out, identities={"actor": identity},
+        make_env=lambda task: TaskEnv(ARENA, max_episode_steps=60),
+    )  # fmt: skip
+
+
+def test_an_interrupted_test_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    # It goes by what it remembers of the group.
+    acts = partial(RandomActor, KEYS, 1)
+    whole = tried(acts(), None)
+    assert len({(p.success, p.steps) for p in whole.episodes["find-near"]["actor"]}) > 3
+    calls = Breaks(acts(), 10_000)
+    tried(calls, None)
+    broken = Breaks(acts(), calls.calls // 2)
+    with pytest.raises(KeyboardInterrupt):
+        tried(broken, tmp_path)
+    rest = Breaks(acts(), 10_000)
+    report = tried(rest, tmp_path)
+    assert report.episodes == whole.episodes
+    # What was lost are the calls of the group in flight, no more than an episode is long.
+    lost = broken.left + rest.calls - calls.calls
+    assert 0 <= lost <= 60 and rest.calls < calls.calls
+    nothing = Breaks(acts(), 0)
+    assert str(tried(nothing, tmp_path)) == str(report) and not nothing.calls
+
+
+def test_what_another_actor_or_another_test_left_there_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    tried(agent(), tmp_path)
+    other = tried(Straight(), tmp_path, "b")
+    assert other.episodes == tried(Straight(), None).episodes
+    longer = replace(CONFIG, episodes=12)
+    assert tried(Straight(), tmp_path, "b", longer).episodes == tried(Straight(), None, config=longer).episodes
+
+
+def test_who_cannot_be_told_from_others_is_played_from_the_start(tmp_path: Path) -> None:
+    def once() -> int:
+        actor = Breaks(Straight(), 10_000)
+        evaluate_transfer(
+            ToyWorld(ARENA), {"actor": actor}, CONFIG, tmp_path, make_env=lambda task: TaskEnv(ARENA, None)
+        )
+        return actor.calls
+
+    assert once() == once() > 0
+
+
+def test_the_time_of_an_action_is_the_time_of_its_call_shared_among_the_worlds(tmp_path: Path) -> None:
+    class Slow(Straight):
+        def predict(self, *arguments: Any) -> Any:
+            time.sleep(0.03)
+            return super().predict(*arguments)
+
+    row = next(row for row in tried(Slow(), tmp_path, config=replace(CONFIG, episodes=6)).rows if row.name == "actor")
+    assert 0.01 <= row.seconds.median < 0.02 and row.seconds.low <= row.seconds.median <= row.seconds.high
+    assert json.loads((tmp_path / "transfer.json").read_text())["rows"][0]["seconds"]["median"] == row.seconds.median
+
+
+def test_a_spread_is_the_median_and_the_quartiles() -> None:
+    assert Spread.of([5.0, 1, 2, 4, 3]) == Spread(3.0, 2.0, 4.0)
+    assert str(Spread(0.0123, 0.01, 0.02)) == "0.012 (0.01 to 0.02)"
+
+
+def test_chance_differs_from_group_to_group(tmp_path: Path) -> None:
+    actor = RandomActor(ToyWorld(ARENA).actions)
+    drawn = [
+        actor.predict({"frame": np.zeros((8, 1, 1, 3)), "pose": np.full((8, 5), place)})[0].tolist() for place in (0, 1)
+    ]
+    assert drawn[0] != drawn[1]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("agent")
+    return small_agent(root / "agent", small_world(root / "world"))
+
+
+def test_an_agent_acts_in_three_ways_in_the_rooms(saved: Path, tmp_path: Path) -> None:
+    planning = AgentPlanning(add=True, horizon=2, candidates=6, iterations=1, elites=2, proposals=2)
+    cast = cast_of({"mine": saved}, planning)
+    assert list(cast.actors) == ["mine: policy", "mine: planning", "mine: both"]
+    _, alone, both = cast.actors.values()
+    assert isinstance(alone, MPC) and isinstance(both, MPC)
+    assert alone.world.config.imagination == both.world.config.imagination == "state"  # type: ignore[attr-defined]
+    assert isinstance(both.solver, MPPI) and both.solver.policy is not None and both.solver.proposals == 2
+    terms = [type(term) for _, term in both.objective.terms]  # type: ignore[attr-defined]
+    assert TerminalValue in terms and not alone.objective.needs_vectors
+    config = TransferConfig(tasks=("find-near",), episodes=2, max_steps=4, envs=2)
+    report = evaluate_transfer(cast.world, cast.actors, config, tmp_path, identities=cast.identities)
+    assert [row.name for row in report.rows] == [*cast.actors, "random"]
+    assert all(row.seconds.median > 0 for row in report.rows)
+    assert len({cast.identities[name] for name in cast.actors}) == 3
+    more = cast_of({"mine": saved}, replace(planning, horizon=3)).identities
+    alike = [more[name] == cast.identities[name] for name in cast.actors]
+    assert alike == [True, False, False]
+    assert isinstance(replace(planning, solver="cem").search(0), CEM)
+    with pytest.raises(ConfigError, match="A solver is one of mppi, cem"):
+        replace(planning, solver="luck").search(0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least one agent"):
+        cast_of({}, planning)
+
+
+def test_planning_alone_sees_no_goal_beyond_its_horizon_and_a_critic_does() -> None:
+    """In the exact toy world, with the critic that knows how far the goal is."""
+    world = ToyWorld(ARENA)
+    knows = agent()
+
+    class Near:
+        def value(self, vectors: Any) -> Any:
+            places = vectors[:, :2] * ARENA.size
+            return 0.9 ** ((places - places.new_tensor(ARENA.goal)).norm(dim=-1) / 25)
+
+    planning = AgentPlanning(horizon=3, candidates=24, iterations=3)
+    alone = MPC(world, planning.search(0), Reward(0.9))
+    both = MPC(world, planning.search(0, knows), Reward(0.9) + TerminalValue(Near(), 0.9))
+    maps = list(range(100_000, 100_008))
+    solved = [
+        sum(p.success for p in play(mpc, [TaskEnv(ARENA, max_episode_steps=15) for _ in range(4)], maps, 0, True))
+        for mpc in (alone, both)
+    ]
+    assert solved[1] == 8 > solved[0], solved
