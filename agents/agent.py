@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import ConfigError, WorldFormatError
-from ..files import replacing, write_json
+from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from ..world_models.noise import hash64
-from ..world_models.pretrained import bundled_worlds, load_world
 from ..world_models.state import WorldState
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
+from .frame_stack import FrameStack
 from .heads import HeadsConfig
 from .imagined_batch import check_states, draws
-from .policies import KeysPolicy
+from .sb3_config import SB3_FORMAT, check_installed
+from .stored import StoredAgent, perception, read_agent, world_name, write_agent
+
+if TYPE_CHECKING:
+    from .sb3_heads import Sb3Heads
 
 FORMAT = "worldloop.agent/1"
-_DESCRIPTION, _WEIGHTS = "agent.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,22 +51,23 @@ class Agent:
     To planners it is a policy, a prior over keys and a value, all of state vectors: `act`, `probabilities`, `value`.
 
     Args:
-        world: through which it perceives; the one it learned in.
-        heads: policy and critic.
+        world: through which it perceives; the one it learned in, or, without a learned one, a `FrameStack`.
+        heads: policy and critic, our own or those of Stable-Baselines3.
         seed: of the choices of `predict` where they are not deterministic.
 
     Raises:
         ConfigError: heads made for other states or actions than this world's.
     """
 
-    def __init__(self, world: World, heads: ActorCritic, seed: int = 0) -> None:
+    def __init__(self, world: World, heads: ActorCritic | Sb3Heads, seed: int = 0) -> None:
         check_states(world)
         if heads.size != world.state_size or heads.spec != world.actions:
             raise ConfigError(
                 f"This agent knows states of {heads.size} numbers and the actions {', '.join(heads.spec.names)}; "
                 f"the world has {world.state_size} and {', '.join(world.actions.names)}."
             )
-        self.world, self.heads, self.seed = world, heads.eval(), seed
+        self.world, self.seed = world, seed
+        self.heads: ActorCritic | Sb3Heads = heads.eval()
 
     def begin(self, batch_size: int) -> AgentState:
         """What is known of so many real worlds before the first frame."""
@@ -129,8 +128,6 @@ class Agent:
         Raises:
             ConfigError: actions are vectors.
         """
-        if not isinstance(self.heads.policy, KeysPolicy):
-            raise ConfigError("Only a policy over keys has probabilities; this one acts by vectors.")
         return self.heads.policy.probabilities(vectors)
 
     def value(self, vectors: Tensor) -> Tensor:
@@ -144,19 +141,21 @@ class Agent:
             directory: where; made if missing.
             about: where the agent comes from, kept as JSON for readers.
         """
-        weights = {k: v.detach().contiguous().cpu() for k, v in self.heads.state_dict().items()}
-        with replacing(directory / _WEIGHTS) as path:
-            save_file(weights, path, metadata={"format": FORMAT})
+        heads = self.heads
+        kind: dict[str, Any]
+        if isinstance(heads, ActorCritic):
+            kind, weights = {"format": FORMAT, "size": heads.size}, heads.state_dict()
+        else:
+            kind, weights = {"format": SB3_FORMAT, "shape": asdict(heads.shape)}, dict(heads.named_parameters())
         description = {
-            "format": FORMAT,
-            "size": self.heads.size,
-            "actions": self.heads.spec.to_json(),
-            "config": asdict(self.heads.config),
-            "world": _name(self.world, directory),
+            **kind,
+            "config": asdict(heads.config),
+            "actions": heads.spec.to_json(),
+            "world": self.world.to_json() if isinstance(self.world, FrameStack) else world_name(self.world, directory),
             "perception": perception(self.world),
             "about": about or {},
         }
-        write_json(directory / _DESCRIPTION, description)
+        write_agent(directory, description, weights)
 
     def _begun_again(self, state: AgentState, episode_start: Any) -> AgentState:
         if episode_start is None:
@@ -173,65 +172,41 @@ class Agent:
 
 
 def load_agent(path: str | Path, world: World | None = None, device: str = "cpu", seed: int = 0) -> Agent:
-    """Open a trained agent. Loading one never executes code.
+    """Open a trained agent of any kind. Loading one never executes code.
 
     Args:
         path: directory that training or `Agent.save` wrote.
-        world: the world it perceives through; default: the one it was trained in, by name.
+        world: the world it perceives through; default: the one it was trained in, by name. An agent that learned from
+            frames alone brings its own.
         device: where to compute, if the world is loaded here.
         seed: of the choices of `Agent.predict`.
 
     Raises:
         WorldFormatError: files missing, damaged, of another version or not of one agent; or its world is gone.
-        ConfigError: the world perceives otherwise than the one it was trained in.
+        ConfigError: the world perceives otherwise than the one it was trained in; or the agent's heads are those of
+            Stable-Baselines3, which is not installed.
     """
-    path = Path(path)
-    try:
-        description = json.loads((path / _DESCRIPTION).read_text())
-        if description["format"] != FORMAT:
-            raise ValueError(f"its format is {description['format']!r}, not {FORMAT!r}")
-        config = _config(description["config"])
-        heads = ActorCritic(int(description["size"]), ActionSpec.from_json(description["actions"]), config)
-        weights = load_file(path / _WEIGHTS)
-        heads.load_state_dict(weights)
-    except FileNotFoundError as error:
-        raise WorldFormatError(f"There is no agent in {path}: {error.filename} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ConfigError, SafetensorError) as error:
-        raise WorldFormatError(f"The agent in {path} cannot be read: {' '.join(str(error).split())}") from error
-    if world is None:
-        name = str(description["world"])
-        if not name:
-            raise ConfigError(f"The agent in {path} was trained in a world without a directory: give world=.")
-        beside = path / name
-        world = load_world(beside if (beside / "world.json").is_file() else name, device)
-    if perception(world) != description["perception"]:
-        raise ConfigError("This world perceives otherwise than the one this agent was trained in: give that one.")
+    stored = read_agent(Path(path))
+    heads = _heads(stored)
+    world = stored.world(heads.spec, world, device)
     return Agent(world, heads.to(world.device), seed)
 
 
-def perception(world: World) -> str:
-    """Digest of what a world makes state vectors with; empty for one without parameters."""
-    digest = hashlib.blake2b(digest_size=16)
-    found = False
-    for part in ("autoencoder", "state_space"):
-        module = getattr(world, part, None)
-        if isinstance(module, nn.Module):
-            found = True
-            for tensor in module.state_dict().values():
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest() if found else ""
+def _heads(stored: StoredAgent) -> ActorCritic | Sb3Heads:
+    kind = stored.description["format"]
+    if kind == SB3_FORMAT:
+        check_installed()
+    try:
+        data, spec = stored.description["config"], ActionSpec.from_json(stored.description["actions"])
+        if kind == SB3_FORMAT:
+            from .sb3_heads import heads_from
 
-
-def _name(world: World, directory: Path) -> str:
-    """How to find ``world`` again: by its bundled name, or by its path, from ``directory`` where it lies below."""
-    at = getattr(world, "directory", None)
-    if not isinstance(at, Path):
-        return ""
-    if at.name in bundled_worlds() and at.parent.name == "pretrained":
-        return at.name
-    at, base = at.resolve(), directory.resolve()
-    return str(at.relative_to(base)) if at.is_relative_to(base) else str(at)
-
-
-def _config(data: dict[str, Any]) -> ActorCriticConfig:
-    return ActorCriticConfig(**{**data, "heads": HeadsConfig(**data["heads"])})
+            return heads_from(stored.description["shape"], spec, data, stored.weights)
+        if kind != FORMAT:
+            raise ValueError(f"its format is {kind!r}, not {FORMAT!r} or {SB3_FORMAT!r}")
+        config = ActorCriticConfig(**{**data, "heads": HeadsConfig(**data["heads"])})
+        heads = ActorCritic(int(stored.description["size"]), spec, config)
+        heads.load_state_dict(stored.weights)
+    except (ValueError, KeyError, TypeError, RuntimeError, ConfigError) as error:
+        raise stored.damaged(error) from error
+    return heads

@@ -16,8 +16,9 @@ from ..world_models.training.config import StageConfig
 from ..world_models.training.fit import fit
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
-from .agent import Agent, perception
+from .agent import Agent
 from .imagined_batch import check_states
+from .stored import perception
 from .training import Watch
 
 _OBSERVED_AT_ONCE = 32

@@ -45,6 +45,14 @@ class PolicyHead(nn.Module, ABC):
     def entropy(self, vectors: Tensor) -> Tensor:
         """(...) in nats."""
 
+    def probabilities(self, vectors: Tensor) -> Tensor:
+        """(..., A) of the keys.
+
+        Raises:
+            ConfigError: actions are vectors.
+        """
+        raise ConfigError("Only a policy over keys has probabilities; this one acts by vectors.")
+
 
 class KeysPolicy(PolicyHead):
     """A categorical distribution over keys, uniform at the start of training.
@@ -62,7 +70,6 @@ class KeysPolicy(PolicyHead):
         self.net = mlp(size, spec.n, config)
 
     def probabilities(self, vectors: Tensor) -> Tensor:
-        """(..., A) of the keys."""
         likely: Tensor = self.net(vectors).float().softmax(-1)
         return (1 - UNIFORM) * likely + UNIFORM / likely.shape[-1]
 

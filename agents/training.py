@@ -26,9 +26,10 @@ from ..world_models.training.state_space import StateStage
 from ..world_models.world import World
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
-from .agent import Agent, perception
+from .agent import Agent
 from .imagined_batch import ObservedStarts, check_states
 from .stages import ImaginationStage, JointStage
+from .stored import perception
 
 Watch = Callable[[Progress, dict[str, float]], None]
 """Told after every step where training is, and the numbers of its batch, see `ActorCritic.losses`."""

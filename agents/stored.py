@@ -1,0 +1,119 @@
+"""How agents lie on disk: ``agent.json`` and ``weights.safetensors``, and which world they perceive through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import ConfigError, WorldFormatError
+from ..files import replacing, write_json
+from ..world_models.actions import ActionSpec
+from ..world_models.pretrained import bundled_worlds, load_world
+from ..world_models.world import World
+from .frame_stack import FrameStack
+
+_DESCRIPTION, _WEIGHTS = "agent.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class StoredAgent:
+    """What `read_agent` found.
+
+    Attributes:
+        path: the directory.
+        description: its ``agent.json``; ``"format"`` says what kind of agent it is.
+        weights: parameters by name.
+    """
+
+    path: Path
+    description: dict[str, Any]
+    weights: dict[str, Tensor]
+
+    def damaged(self, error: Exception) -> WorldFormatError:
+        """What to raise where the parts do not make an agent."""
+        return WorldFormatError(f"The agent in {self.path} cannot be read: {' '.join(str(error).split())}")
+
+    def world(self, spec: ActionSpec, world: World | None, device: str) -> World:
+        """The world to perceive through: that in which the agent was trained, unless one is given.
+
+        Args:
+            spec: the agent's actions.
+            world: given; an agent that perceives by a `FrameStack` heeds none.
+            device: where to load one.
+
+        Raises:
+            WorldFormatError: it is gone.
+            ConfigError: the given one perceives otherwise, or the agent's own had no directory.
+        """
+        name = self.description["world"]
+        if not isinstance(name, str):
+            return FrameStack.from_json(name, spec, device)
+        if world is None:
+            if not name:
+                raise ConfigError(f"The agent in {self.path} was trained in a world without a directory: give world=.")
+            beside = self.path / name
+            world = load_world(beside if (beside / "world.json").is_file() else name, device)
+        if perception(world) != self.description["perception"]:
+            raise ConfigError("This world perceives otherwise than the one this agent was trained in: give that one.")
+        return world
+
+
+def write_agent(directory: Path, description: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write an agent; one already there stays loadable until this is whole.
+
+    Args:
+        directory: where; made if missing.
+        description: what `read_agent` will find, with a ``"format"``.
+        weights: parameters by name.
+    """
+    with replacing(directory / _WEIGHTS) as path:
+        tensors = {k: v.detach().contiguous().cpu() for k, v in weights.items()}
+        save_file(tensors, path, metadata={"format": description["format"]})
+    write_json(directory / _DESCRIPTION, description)
+
+
+def read_agent(path: Path) -> StoredAgent:
+    """The inverse of `write_agent`.
+
+    Raises:
+        WorldFormatError: files missing or damaged.
+    """
+    try:
+        description = json.loads((path / _DESCRIPTION).read_text())
+        return StoredAgent(path, {"format": "", **description}, load_file(path / _WEIGHTS))
+    except FileNotFoundError as error:
+        raise WorldFormatError(f"There is no agent in {path}: {error.filename} is missing.") from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise WorldFormatError(f"The agent in {path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def perception(world: World) -> str:
+    """Digest of what a world makes state vectors with; empty for one without parameters."""
+    digest = hashlib.blake2b(digest_size=16)
+    found = False
+    for part in ("autoencoder", "state_space"):
+        module = getattr(world, part, None)
+        if isinstance(module, nn.Module):
+            found = True
+            for tensor in module.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest() if found else ""
+
+
+def world_name(world: World, directory: Path) -> str:
+    """How to find ``world`` again: by its bundled name, or by its path, from ``directory`` where it lies below."""
+    at = getattr(world, "directory", None)
+    if not isinstance(at, Path):
+        return ""
+    if at.name in bundled_worlds() and at.parent.name == "pretrained":
+        return at.name
+    at, base = at.resolve(), directory.resolve()
+    return str(at.relative_to(base)) if at.is_relative_to(base) else str(at)
