@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .agents.dyna_config import DynaConfig
 from .agents.train import TrainAgentConfig
 from .envs.collecting import CollectConfig, EnvKwargs
 from .errors import ConfigError, WorldloopError
@@ -195,6 +196,19 @@ class TrainAgent(TrainAgentConfig):
 
 
 @dataclass(frozen=True)
+class Run(DynaConfig):
+    """From nothing to an agent, in rounds: record the real world, train a world on all recordings, train an agent in
+    it, try it on held-out maps; record more with that agent. Hours; the same command goes on after an interruption."""
+
+    transfer: TransferConfig = field(default_factory=lambda: TransferConfig(("find-near", "find-far"), episodes=64))
+    """How the agent of every round is tried in the real world."""
+    planning: AgentPlanning = field(default_factory=AgentPlanning)
+    """Whether it plans there too, and how."""
+    smoke: bool = False
+    """Next to no data and steps, whatever is said above: shows in minutes that everything runs, and nothing else."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure on held-out maps what a world remembers, whether it knows when it is wrong, what plans in it achieve."""
 
@@ -270,6 +284,7 @@ Verb = (
     | Annotated[Collect, tyro.conf.subcommand("collect")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[TrainAgent, tyro.conf.subcommand("train-agent")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Imagine, tyro.conf.subcommand("imagine")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
@@ -365,6 +380,24 @@ def _train_agent(config: TrainAgent) -> None:
 
         agent = train_agent(config, shlex.join(["worldloop", *sys.argv[1:]]), watch)
     _OUT.print(f"The agent is in {agent}." if agent else f"Stopped as asked; the same command goes on in {config.out}.")
+
+
+def _run(verb: Run) -> None:
+    from dataclasses import fields, replace
+
+    from .agents.dyna import run
+    from .agents.dyna_config import smoke
+    from .evaluation.transfer_actors import TransferJudge
+    from .world_models.training.train import pick_device
+
+    config, tests = DynaConfig(**{f.name: getattr(verb, f.name) for f in fields(DynaConfig)}), verb.transfer
+    if verb.smoke:
+        config, tests = smoke(config), replace(tests, tasks=("find-near",), episodes=4, envs=2, max_steps=12)
+    judge = TransferJudge(tests, verb.planning, str(pick_device(verb.device)))
+    with _Bars() as bars:
+        done = run(config, judge, shlex.join(["worldloop", *sys.argv[1:]]), bars)
+    _OUT.print(str(done), markup=False)
+    _OUT.print(f"The last agent is in {config.directory(config.rounds - 1) / 'agent' / 'agent'}.")
 
 
 def _transfer(verb: Transfer, progress: _Bars) -> Any:
@@ -551,8 +584,8 @@ def _summary(lines: dict[str, Any], out: Path) -> None:
 def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
     actions: dict[type, Any] = {
-        Demo: _demo, Collect: _collect, Train: _train, TrainAgent: _train_agent, Imagine: _imagine, Plan: _plan,
-        Compare: _compare, Evaluate: _evaluate, Minari: _minari, Doctor: _doctor,
+        Demo: _demo, Collect: _collect, Train: _train, TrainAgent: _train_agent, Run: _run, Imagine: _imagine,
+        Plan: _plan, Compare: _compare, Evaluate: _evaluate, Minari: _minari, Doctor: _doctor,
     }  # fmt: skip
     try:
         verb = tyro.cli(Verb, config=(tyro.conf.OmitSubcommandPrefixes,), prog="worldloop", description=DESCRIPTION)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..agents import Agent, load_agent
+from ..agents.dyna import Judged
 from ..envs.explorers import digest_of
 from ..errors import ConfigError
 from ..planning import CEM, MPC, MPPI, Reward, TerminalValue
@@ -16,6 +17,8 @@ from ..world_models.config import Imagination
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
 from .acting_time import Actor
+from .progress import Progress
+from .transfer import TransferConfig, evaluate_transfer
 
 PlanningSolver = Literal["mppi", "cem"]
 _SOLVERS: dict[PlanningSolver, type[SamplingSolver]] = {"mppi": MPPI, "cem": CEM}
@@ -124,3 +127,32 @@ def _planners(agent: Agent, planning: AgentPlanning, device: str, seed: int) -> 
 def _dynamics(world: World) -> str:
     at = getattr(world, "directory", None)
     return digest_of(at) if isinstance(at, Path) else ""
+
+
+@dataclass(frozen=True)
+class TransferJudge:
+    """Tries the agents of `worldloop.agents.dyna.run`: a `Judge`.
+
+    Attributes:
+        transfer: tasks and maps.
+        planning: whether they plan too, and how.
+        device: where to compute.
+    """
+
+    transfer: TransferConfig
+    planning: AgentPlanning = field(default_factory=AgentPlanning)
+    device: str = "cpu"
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """See `Judge.decides`."""
+        return {"tests": asdict(self.transfer), "planning": asdict(self.planning)}
+
+    def __call__(self, agent: Path, out: Path, tell: Progress) -> Judged:
+        """See `Judge`."""
+        cast = cast_of({"agent": agent}, self.planning, self.device, self.transfer.seed)
+        report = evaluate_transfer(
+            cast.world, cast.actors, self.transfer, out, identities=cast.identities, progress=tell
+        )
+        played = sum(len(episodes) for task in report.episodes.values() for episodes in task.values())
+        return Judged(played, {"rows": report.to_json()["rows"]}, str(report))
