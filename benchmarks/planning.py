@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,7 +170,7 @@ def _beside(
             return solver.plan(world, state, _objective(world, number)).actions
 
     def other(number: int) -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), redirect_stdout(StringIO()):
             cost = StableCost(world, state, _objective(world, number), max_batch=_solver(config).max_batch)
             solver = theirs(
                 cost, num_samples=config.candidates, n_steps=config.iterations, topk=config.elites, seed=number
@@ -188,7 +191,10 @@ def _beside(
             one_hot = torch.nn.functional.one_hot(keys, world.actions.n).float()
             return float(cost.get_cost(rows, one_hot.unsqueeze(1)))
 
-    seconds = take_turns({"ours": lambda: ours(0), "theirs": lambda: other(0)}, config.repeats, config.seconds)
+    # Every problem in turn: how many beginnings of plans are alike differs from one to the next.
+    mine, its = (cycle(range(config.problems)) for _ in range(2))
+    works = {"ours": lambda: ours(next(mine)), "theirs": lambda: other(next(its))}
+    seconds = take_turns(works, config.repeats, config.seconds)
     faster = interval([b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)])
     more = max(config.candidates, round(config.candidates * faster["median"]))
     gains: dict[str, list[float]] = {"equal candidates": [], "equal time": []}

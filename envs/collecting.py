@@ -36,6 +36,7 @@ from .explorers import (
     load_explorer,
 )
 from .recording import RecordEpisodes
+from .roaming import RoamingExplorer
 from .worker_pool import Stopped, run_tasks
 
 DOOM_ROOMS = "worldloop/DoomRooms-v0"
@@ -96,10 +97,10 @@ class CollectConfig:
 
     policy: str = "mix"
     """Who acts: mix (of those that follow, episode by episode), waypoint (walks from place to
-    place), loop (walks away and comes back), event (changes things and comes back), random, agent (the one
-    given by --agent), an SB3 model's .zip (which is unpickled: only load files that you trust), or module:name
-    of your own. Waypoint, loop and event walk by the environment's layout, which DoomRooms has; elsewhere say
-    random or your own."""
+    place), loop (walks away and comes back), roam (walks into walls), event (changes things and comes back),
+    random, agent (the one given by --agent), an SB3 model's .zip (which is unpickled: only load files that you
+    trust), or module:name of your own. Waypoint, loop and event walk by the environment's layout, which
+    DoomRooms has; elsewhere say roam, random or your own."""
 
     agent: Path | None = None
     """Directory of a trained agent, for the policies agent and mix. Loading one executes no code."""
@@ -107,11 +108,14 @@ class CollectConfig:
     acting: float = 1.0
     """Share of the agent in the mix, where there is one."""
 
-    waypoint: float = 0.7
+    waypoint: float = 0.4
     """Share of the waypoint explorer in the mix."""
 
-    loop: float = 0.2
+    loop: float = 0.1
     """Share of the loop walker in the mix."""
+
+    roam: float = 0.4
+    """Share of the roaming explorer in the mix, which walks into walls."""
 
     random: float = 0.1
     """Share of the random policy in the mix."""
@@ -201,14 +205,14 @@ class CollectConfig:
     @property
     def walks_by_layout(self) -> bool:
         """Whether who acts needs an environment that knows its layout."""
-        walkers = {name: share for name, share in self.mix.items() if name not in ("random", "agent")}
+        walkers = {name: share for name, share in self.mix.items() if name not in ("random", "roam", "agent")}
         walks_in_mix = self.policy == "mix" and any(share > 0 for share in walkers.values())
         return walks_in_mix or self.policy in ("waypoint", "loop", "event")
 
     @property
     def mix(self) -> dict[str, float]:
         """Name to share of every policy in the mix."""
-        mix = {"waypoint": self.waypoint, "loop": self.loop, "random": self.random}
+        mix = {"waypoint": self.waypoint, "loop": self.loop, "roam": self.roam, "random": self.random}
         if self.events:
             mix["event"] = self.event
         return mix if self.agent is None else mix | {"agent": self.acting}
@@ -313,6 +317,8 @@ class _Explorers:
             return LoopWalker()
         if name == "random":
             return RandomPolicy()
+        if name == "roam":
+            return RoamingExplorer()
         if name == "event":
             return EventExplorer()
         if name == "agent":
@@ -322,7 +328,7 @@ class _Explorers:
         if ":" in name:
             return load_explorer(name)
         raise ConfigError(
-            "A policy is mix, waypoint, loop, event, random, agent, an SB3 model's .zip, or module:name; "
+            "A policy is mix, waypoint, loop, roam, event, random, agent, an SB3 model's .zip, or module:name; "
             f"got {name!r}."
         )
 

@@ -96,7 +96,6 @@ class Imagination:
         self.retrieved = retrieved
         self._uncertainty, self._samples = uncertainty, uncertainty_samples
         self.action_space = action_space(self.world.actions)
-        self._still = still_action(self.world.actions)
         self._observer = Observer(self.world, observation)
         self.observation_space = self._observer.space
 
@@ -216,7 +215,7 @@ class Imagination:
         Raises:
             ValueError: poses of another shape, or not finite.
         """
-        still = np.repeat(self._still, len(episodes), 0)
+        still = np.repeat(self.world.actions.still[None], len(episodes), 0)
         with torch.no_grad():
             world, step = self.world.imagine(episodes.world, still, np.asarray(poses, np.float64))
             unsure = self._doubt(episodes.world, still, step)
@@ -278,13 +277,6 @@ def check_fits(world: World, env: gym.Env[Any, Any]) -> None:
         raise ConfigError(
             f"This world knows {spec.n} {spec.kind} actions ({', '.join(spec.names)}), the environment has {space}."
         )
-
-
-def still_action(spec: ActionSpec) -> NDArray[Any]:
-    """(1, ...) the action that moves least."""
-    if spec.kind == "discrete":
-        return np.array([int(np.abs(np.array(spec.motion)).sum(1).argmin())])
-    return np.zeros((1, *spec.shape), np.float32)
 
 
 def draw_seed(generator: np.random.Generator) -> int:

@@ -222,9 +222,7 @@ class Solver(Planner):
 
 def resting(spec: ActionSpec, like: Tensor) -> Tensor:
     """The action that moves least, of the type of ``like``, shape () or (n,)."""
-    if spec.kind == "box":
-        return like.new_zeros(spec.n)
-    return like.new_tensor(min(range(spec.n), key=lambda i: sum(abs(x) for x in spec.motion[i])))
+    return torch.as_tensor(spec.still).to(like)
 
 
 def pick(plans: Tensor, order: Tensor) -> Tensor:

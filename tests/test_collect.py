@@ -82,11 +82,11 @@ def test_every_map_gets_all_its_frames_in_as_many_episodes_as_it_takes(tmp_path:
 
 
 def test_the_mix_uses_every_policy_by_its_share(tmp_path: Path) -> None:
-    config = _config(tmp_path, steps=20, waypoint=0.5, loop=0.25, random=0.25)
+    config = _config(tmp_path, steps=20, waypoint=0.4, loop=0.2, roam=0.2, random=0.2)
     names = [e.policy for m in range(150) for e in record_map(WalkRooms(), config, m)[:1]]
-    assert abs(names.count("waypoint") / 150 - 0.5) < 0.13
-    assert abs(names.count("loop") / 150 - 0.25) < 0.13
-    assert set(names) == {"waypoint", "loop", "random"}
+    assert abs(names.count("waypoint") / 150 - 0.4) < 0.13
+    assert abs(names.count("roam") / 150 - 0.2) < 0.1
+    assert set(names) == {"waypoint", "loop", "roam", "random"}
 
 
 def test_other_seeds_and_other_maps_are_recorded_differently(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_maps_are_the_first_of_their_split(split: str, first: int) -> None:
         ({"workers": 0}, "at least one worker"),
         ({"seed": -1}, "whole number >= 0"),
         ({"epsilon": 1.5}, "probabilities"),
-        ({"waypoint": 0.0, "loop": 0.0, "random": 0.0}, "not all zero"),
+        ({"waypoint": 0.0, "loop": 0.0, "roam": 0.0, "random": 0.0}, "not all zero"),
         ({"first_map": 99_999, "maps": 2}, "not all of the train split"),
         ({"first_map": 5, "split": "test"}, "not all of the test split"),
     ],

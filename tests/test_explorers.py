@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from worldloop.envs.explorers import (
     WithRandomActions,
     load_explorer,
 )
+from worldloop.envs.roaming import RoamingExplorer
 from worldloop.envs.steering import FORWARD, OTHER_GAITS, WALKING, Gait, Steering, Walk, wrap
 from worldloop.errors import ConfigError
 from worldloop.world_models.actions import ActionSpec
@@ -69,6 +71,22 @@ def test_walks_arrive_in_every_map(kind: str) -> None:
             assert math.dist(info["pose"][:2], target) <= 0.6 * STEP
     assert arrived >= 57
     assert collisions < 0.05 * steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_roaming_explorer_often_bumps_into_walls_and_never_pushes_for_long(kind: str) -> None:
+    bumped = walked = 0
+    for map_seed in range(5):
+        poses, _, _, env = _run(RoamingExplorer(pushes=4), 400, kind, map_seed)
+        unturned = np.abs([wrap(turn) for turn in np.diff(poses[:, 3])]) < 1e-6
+        stopped = (np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1) < 0.5 * STEP) & unturned
+        bumped, walked = bumped + stopped.sum(), walked + unturned.sum()
+        # Pushed four times at most; what is longer are the walks of fourteen steps on which it stands.
+        held = max((len(list(run)) for same, run in itertools.groupby(stopped) if same), default=0)
+        assert held <= 4 + 14 + 4
+    assert 0.15 < bumped / walked < 0.7
+    again, *_ = _run(RoamingExplorer(pushes=4), 400, kind, 4)
+    assert np.array_equal(again, poses)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -52,6 +54,13 @@ class ActionSpec:
     def shape(self) -> tuple[int, ...]:
         """Shape of one action: () for discrete, (n,) for box."""
         return () if self.kind == "discrete" else (self.n,)
+
+    @property
+    def still(self) -> NDArray[Any]:
+        """The action that moves least, of shape `shape`."""
+        if self.kind == "discrete":
+            return np.array(np.abs(np.array(self.motion)).sum(1).argmin())
+        return np.zeros(self.shape, np.float32)
 
     def check(self, actions: Any, batch: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
         """Actions as a tensor of shape ``batch + self.shape`` (int64, or float32), or a clear error.
