@@ -41,6 +41,9 @@ class ActorCriticConfig:
     """λ of the returns."""
     entropy: float = 1e-3
     """Weight of the policy's entropy, over normalised advantages."""
+    uncertainty_price: float = 0.0
+    """What a unit of the world's uncertainty costs at every step (MOPO): where imagination is not to be trusted,
+    nothing is to be gained."""
     estimator: Estimator = "reinforce"
     """How the policy's gradient is told: reinforce (anything) or dynamics (vectors, differentiable worlds)."""
     q: bool = False
@@ -59,8 +62,8 @@ class ActorCriticConfig:
         for name, share in {**shares, "full_horizon": self.full_horizon}.items():
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} lies in 0 … 1; got {share}.")
-        if min(self.entropy, self.anchor) < 0 or not self.least_scale > 0:
-            raise ConfigError("entropy and anchor are at least 0, and least_scale is above 0.")
+        if min(self.entropy, self.anchor, self.uncertainty_price) < 0 or not self.least_scale > 0:
+            raise ConfigError("entropy, anchor and uncertainty_price are at least 0, and least_scale is above 0.")
         if self.estimator not in ("reinforce", "dynamics"):
             raise ConfigError(f"estimator is 'reinforce' or 'dynamics'; got {self.estimator!r}.")
 
@@ -73,7 +76,8 @@ class ActorCriticConfig:
 class ActorCritic(nn.Module):
     """Policy, value with its target, and, if asked for, Q.
 
-    What learns from what (a bar marks a stopped gradient; R is the λ-return of rewards and the target critic's values):
+    What learns from what (a bar marks a stopped gradient; R is the λ-return of rewards, less the price of uncertainty,
+    and the target critic's values):
 
     - critic: CE(V(s), R̄) + anchor · CE(V(s), V̄_target(s)); its gradient reaches s only in joint training;
     - Q: CE(Q(s̄, ā), R̄);
@@ -144,6 +148,7 @@ class ActorCritic(nn.Module):
             "value": _average(values, weights),
             "spread": _average(members.std(-1, correction=0), weights),
             "entropy": _average(entropy, weights),
+            "uncertainty": _average(batch.uncertainty.detach(), weights),
             "scale": self.scale.scale,
             "ended": 1 - batch.continues.prod(1).mean(),
         }
@@ -152,12 +157,13 @@ class ActorCritic(nn.Module):
     def _returns(self, batch: ImaginedBatch) -> Tensor:
         """λ-returns (B, H); gradients flow through them with the estimator ``"dynamics"`` alone."""
         config = self.config
+        rewards = batch.rewards - config.uncertainty_price * batch.uncertainty
         if config.estimator != "dynamics":
             with torch.no_grad():
                 after = self.target.value(batch.vectors[:, 1:])
-                return lambda_returns(batch.rewards, batch.continues, after, config.discount, config.trace)
+                return lambda_returns(rewards, batch.continues, after, config.discount, config.trace)
         after = self.target.value(batch.vectors[:, 1:])
-        returns = lambda_returns(batch.rewards, batch.continues, after, config.discount, config.trace)
+        returns = lambda_returns(rewards, batch.continues, after, config.discount, config.trace)
         if not returns.requires_grad:
             raise ConfigError("No gradient comes through this world's steps: choose estimator='reinforce'.")
         return returns

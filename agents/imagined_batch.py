@@ -38,6 +38,7 @@ class ImaginedBatch:
         actions: (B, H, ...), ``actions[:, t]`` taken in s_t.
         rewards: (B, H), of the step to s_{t+1}.
         continues: (B, H) in [0, 1], the probability that the episode goes on at s_{t+1}.
+        uncertainty: (B, H), how unsure the world is of the step to s_{t+1}.
         latents: (F, H + 1, C, h, w) of the first F worlds, for pictures.
     """
 
@@ -45,6 +46,7 @@ class ImaginedBatch:
     actions: Tensor
     rewards: Tensor
     continues: Tensor
+    uncertainty: Tensor
     latents: Tensor
 
 
@@ -128,7 +130,7 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
         horizon: H.
         films: F, worlds whose latents are kept.
     """
-    vectors, actions, rewards, continues = [world.encode_state(state)], [], [], []
+    vectors, actions, rewards, continues, unsure = [world.encode_state(state)], [], [], [], []
     latents = [state.latents[:films, -1]]
     for _ in range(horizon):
         action = policy.act(vectors[-1].detach(), draws(state, world.actions.n))
@@ -137,12 +139,14 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
         actions.append(action)
         rewards.append(step.reward)
         continues.append(step.continues)
+        unsure.append(step.uncertainty)
         latents.append(step.latents[:films])
     return ImaginedBatch(
         torch.stack(vectors, 1),
         torch.stack(actions, 1),
         torch.stack(rewards, 1),
         torch.stack(continues, 1),
+        torch.stack(unsure, 1),
         torch.stack(latents, 1).detach(),
     )
 

@@ -72,6 +72,7 @@ def batch(spec=KEYS, seed: int = 0) -> ImaginedBatch:
         actions if spec.kind == "discrete" else torch.rand(B, H, spec.n, generator=generator) * 1.8 - 0.9,
         torch.randn(B, H, generator=generator),
         torch.rand(B, H, generator=generator),
+        torch.rand(B, H, generator=generator),
         torch.zeros(0, H + 1, 4, 2, 2),
     )
 
@@ -104,6 +105,20 @@ def test_every_loss_teaches_what_it_shall_and_nothing_else(spec) -> None:
         if name != "critic":
             shaping[name].backward(retain_graph=True)
     assert imagined.vectors.grad is None, "only the critic shapes states"
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "dynamics"])
+def test_uncertainty_costs_its_price_as_if_less_had_been_paid(estimator: Estimator) -> None:
+    imagined = batch(AXES)
+    imagined.vectors.requires_grad_()
+    poorer = replace(imagined, rewards=imagined.rewards - 0.7 * imagined.uncertainty)
+    priced, _ = heads(estimator, AXES, uncertainty_price=0.7).losses(imagined)
+    plain, _ = heads(estimator, AXES).losses(poorer)
+    assert {name: float(loss.detach()) for name, loss in priced.items()} == pytest.approx(
+        {name: float(loss.detach()) for name, loss in plain.items()}
+    )
+    free, _ = heads(estimator, AXES).losses(imagined)
+    assert float(free["critic"].detach()) != pytest.approx(float(priced["critic"].detach()))
 
 
 def test_reinforce_is_the_textbook_sum() -> None:
