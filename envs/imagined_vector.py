@@ -161,22 +161,24 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
                 f"The episodes of worlds {before.done.nonzero().flatten().tolist()} are over: "
                 "reset them with reset(options={'reset_mask': …}) before the next step()."
             )
-        checked = self.imagination.world.actions.check(actions, (self.num_envs,), before.world.device)
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
-        # Only worlds whose episode goes on are imagined: a reset step costs no denoising.
         over = before.done
         alive = (~over).cpu().numpy()
-        after = before
-        if alive.any():
-            on, chosen = (before, checked) if alive.all() else (before[~over], checked[~over])
-            stepped, outcome = self.imagination.step(on, chosen)
-            after = stepped if alive.all() else before.put(~over, stepped)
+        if alive.all():
+            after, outcome = self.imagination.step(before, actions)
+        else:
+            # Only worlds whose episode goes on are imagined: a reset step costs no denoising.
+            checked = self.imagination.world.actions.check(actions, (self.num_envs,), before.world.device)
+            after, outcome = before, None
+            if alive.any():
+                stepped, outcome = self.imagination.step(before[~over], checked[~over])
+                after = before.put(~over, stepped)
+            after = after.put(over, self.imagination.begin_next(before[over]))
+        if outcome is not None:
             rewards[alive] = outcome.reward.cpu().numpy()
             terminated[alive] = outcome.terminated.cpu().numpy()
             truncated[alive] = outcome.truncated.cpu().numpy()
-        if not alive.all():
-            after = after.put(over, self.imagination.begin_next(before[over]))
         if self.autoreset_mode is AutoresetMode.SAME_STEP and bool(after.done.any()):
             return self._reset_same_step(after, rewards, terminated, truncated)
         self._episodes = after
@@ -322,9 +324,10 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
         return seeds, numbers
 
     def _infos(self, episodes: Episodes, mask: NDArray[np.bool_] | None = None) -> _Infos:
-        mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
         infos: _Infos = {}
         for name, values in self.imagination.info(episodes).items():
-            infos[name], infos[f"_{name}"] = values, mask.copy()
-            infos[name][~mask] = 0
+            infos[name] = values
+            infos[f"_{name}"] = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask.copy()
+            if mask is not None:
+                values[~mask] = 0
         return infos
