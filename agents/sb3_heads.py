@@ -31,14 +31,12 @@ class Sb3Shape:
     Attributes:
         algorithm: that taught it.
         observation: (D,) state vectors, or (C, H, W) stacked frames with levels 0 … 255.
-        width: hidden width on state vectors.
-        layers: hidden layers on state vectors; frames have those of NatureCNN (Mnih et al. 2015).
+        hidden: widths of the hidden layers; frames go through NatureCNN (Mnih et al. 2015) before them.
     """
 
     algorithm: Algorithm
     observation: tuple[int, ...]
-    width: int
-    layers: int
+    hidden: tuple[int, ...]
 
     @property
     def space(self) -> gym.spaces.Box:
@@ -55,7 +53,7 @@ class Sb3Shape:
     @property
     def settings(self) -> dict[str, Any]:
         """Its ``policy_kwargs``."""
-        return {"net_arch": [self.width] * self.layers} if len(self.observation) == 1 else {}
+        return {"net_arch": [*self.hidden]}
 
     def build(self, spec: ActionSpec) -> BasePolicy:
         """A new network.
@@ -207,6 +205,35 @@ def heads_from(
     Raises:
         KeyError, TypeError, ValueError, ConfigError: they make no heads.
     """
-    made = Sb3Heads(Sb3Shape(**{**shape, "observation": tuple(shape["observation"])}), spec, Sb3Config(**config))
+    observed, hidden = (tuple(int(n) for n in shape[name]) for name in ("observation", "hidden"))
+    made = Sb3Heads(Sb3Shape(shape["algorithm"], observed, hidden), spec, Sb3Config(**config))
     made.restore(weights)
     return made
+
+
+def heads_of(model: BaseAlgorithm, spec: ActionSpec, config: Sb3Config | None = None) -> Sb3Heads:
+    """A model of Stable-Baselines3 as heads, sharing its parameters; nothing is drawn from global generators.
+
+    Args:
+        model: PPO, A2C or DQN with an ``MlpPolicy`` on state vectors, or a ``CnnPolicy`` on stacked frames.
+        spec: the actions it takes.
+        config: how it learned, kept with the agent; default: what it says itself of environments and discount.
+
+    Raises:
+        ConfigError: another algorithm, other actions, or networks of its user's own.
+    """
+    algorithm = type(model).__name__
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"Agents are models of {', '.join(ALGORITHMS)}; this is one of {algorithm}.")
+    if model.action_space != action_space(spec):
+        raise ConfigError(f"This model takes the actions {model.action_space}; these are {', '.join(spec.names)}.")
+    net, arch = model.policy, getattr(model.policy, "net_arch", [])
+    same = not isinstance(arch, dict) or arch.get("pi") == arch.get("vf")
+    layers = arch.get("pi", []) if isinstance(arch, dict) else arch
+    shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), tuple(layers))
+    with torch.random.fork_rng(devices=[]):
+        plain = shape.build(spec)
+    if not same or str(plain) != str(net):
+        raise ConfigError("An agent has the plain networks of Stable-Baselines3, policy and value alike; not these.")
+    config = config or Sb3Config(envs=model.n_envs, discount=float(getattr(model, "gamma", 1.0)))
+    return Sb3Heads(shape, spec, config, net)

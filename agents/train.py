@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ..envs.contexts import Contexts
+from ..envs.doom_rooms.env import DoomRoomsEnv
+from ..envs.doom_rooms.tasks import Level
 from ..envs.starts import Starts
 from ..errors import ConfigError, DataError
 from ..rollouts.cache import TrainingCache
@@ -18,22 +21,31 @@ from ..world_models.training.config import StageConfig
 from ..world_models.training.train import pick_device
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCriticConfig
+from .agent import Agent
 from .cloning import clone_behaviour
+from .sb3_config import Algorithm, Sb3Config, check_installed
 from .training import Watch, agent_training, train_in_imagination
+from .trials import RealTrials, TrialsConfig
+
+Method = Literal["imagination", "cloning", "sb3", "ppo-real"]
+"""``imagination``: our actor-critic; ``cloning``: do what was done in the data; ``sb3``: an algorithm of
+Stable-Baselines3 in imagination; ``ppo-real``: its PPO in the real world, which imagines nothing."""
 
 
 @dataclass(frozen=True)
 class TrainAgentConfig:
-    """Train an agent in a learned world, without touching the real one beyond what was recorded of it."""
+    """Train an agent in a learned world, touching the real one no more than what was recorded of it; or a baseline."""
 
     out: Path
     """Directory for checkpoints, logs and the finished agent. A run that was interrupted goes on where it was."""
     world: str = "doom-rooms-nano"
-    """A bundled world, or the directory of a trained one; it needs a state space."""
+    """A bundled world, or the directory of a trained one; it needs a state space. Of ppo-real it gives frame size and
+    actions."""
     data: Path | None = None
     """Data set of the train split to draw starts from; default: the recorded starts that came with the world."""
-    method: Literal["imagination", "cloning"] = "imagination"
-    """Learn by actor-critic in imagination, or, a baseline, to do what was done in the data."""
+    method: Method = "imagination"
+    """Learn by actor-critic in imagination, or by an algorithm of Stable-Baselines3 there; or, baselines, do what was
+    done in the data, or learn by PPO in the real world."""
     imagination: Imagination = "state"
     """Imagine without drawing, many times faster, or in video."""
     starts: int = 512
@@ -46,25 +58,44 @@ class TrainAgentConfig:
     """Train the world's state space on the data in the same steps, with the critic's gradient in it. The world it
     becomes is kept with the agent."""
     agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
-    """How the agent learns."""
+    """How the agent learns by actor-critic, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
-    """Steps, batch size, learning rate."""
+    """Steps, batch size, learning rate, of actor-critic and cloning."""
+    algorithm: Algorithm = "PPO"
+    """With sb3: which one."""
+    imagined_steps: int = 200_000
+    """With sb3: steps in all imagined environments together."""
+    time_limit: int = 50
+    """With sb3: imagined steps after which an episode is cut off."""
+    real_steps: int = 200_000
+    """With ppo-real: steps in all real environments together."""
+    level: Level = "near"
+    """Real episodes, of ppo-real and of trials: how far the goal is. What is recorded by default has it far."""
+    shaping: bool = False
+    """With ppo-real: reward coming nearer to the goal, too."""
+    sb3: Sb3Config = field(default_factory=Sb3Config)
+    """How the agent learns with sb3 and ppo-real."""
+    trials: TrialsConfig = field(default_factory=TrialsConfig)
+    """Trials in the real world during training."""
     seed: int = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     checkpoint_every: int = 250
-    """Steps between checkpoints."""
+    """Steps of actor-critic and cloning between checkpoints."""
     stop_after: int | None = None
     """End the run after this step, as an interruption would; the next run goes on from there."""
 
     def __post_init__(self) -> None:
         if self.data is None and (self.joint or self.method == "cloning"):
             raise ConfigError("Joint training and cloning learn from recorded experience: give --data.")
-        if self.joint and (self.method == "cloning" or self.imagination == "video"):
+        if self.joint and (self.method != "imagination" or self.imagination == "video"):
             raise ConfigError("Joint training is actor-critic in imagination, in state space.")
-        if min(self.starts, self.context, self.samples) < 1:
-            raise ConfigError("starts, context and samples are at least 1.")
+        if self.method == "cloning" and self.trials.every:
+            raise ConfigError("Cloning has no trials in the real world: leave out --trials.every.")
+        counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
+        if min(counts) < 1:
+            raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
 
 
 def train_agent(
@@ -82,7 +113,7 @@ def train_agent(
 
     Raises:
         ConfigError: a configuration that does not fit the world or the run in ``out``; a world without a state space;
-            data in which nothing is ever paid.
+            data in which nothing is ever paid; Stable-Baselines3 is needed and not installed.
         DataError: data missing, damaged, or of a split that must not be trained on.
         WorldFormatError: no such world.
         Diverged: a loss became NaN; the last checkpoint is kept.
@@ -100,16 +131,60 @@ def train_agent(
             context=config.context, seed=config.seed, checkpoint_every=config.checkpoint_every,
             stop_after=config.stop_after, about=about, watch=watch,
         )  # fmt: skip
+    elif config.method == "ppo-real":
+        agent = _in_reality(world, config, about, watch)
     else:
-        cache = None if dataset is None else TrainingCache.of(dataset)
-        if cache is not None and not cache.rewards.any():
-            raise ConfigError(f"Nothing is ever paid in {config.data}: an agent has nothing to learn from it.")
-        agent = train_in_imagination(
-            world, _contexts(world, dataset, config), config.out, config.agent, config.training,
-            joint=cache if config.joint else None, seed=config.seed, checkpoint_every=config.checkpoint_every,
-            stop_after=config.stop_after, about=about, watch=watch,
-        )  # fmt: skip
+        agent = _in_imagination(world, dataset, config, about, watch)
     return None if agent is None else config.out / "agent"
+
+
+def _in_imagination(
+    world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig, about: dict[str, Any], watch: Watch
+) -> Agent | None:
+    cache = None if dataset is None else TrainingCache.of(dataset)
+    if cache is not None and not cache.rewards.any():
+        raise ConfigError(f"Nothing is ever paid in {config.data}: an agent has nothing to learn from it.")
+    contexts, trials = _contexts(world, dataset, config), _trials(world, config)
+    if config.method == "sb3":
+        check_installed()
+        from .sb3 import train_with_sb3
+
+        return train_with_sb3(
+            world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
+            trials=trials, seed=config.seed, stop_after=config.stop_after, about=about, watch=watch,
+        )  # fmt: skip
+    return train_in_imagination(
+        world, contexts, config.out, config.agent, config.training,
+        joint=cache if config.joint else None, trials=trials, seed=config.seed,
+        checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
+    )  # fmt: skip
+
+
+def _in_reality(world: WorldModel, config: TrainAgentConfig, about: dict[str, Any], watch: Watch) -> Agent | None:
+    check_installed()
+    from .sb3 import train_in_reality
+
+    make_env = partial(
+        DoomRoomsEnv, task="find", level=config.level, split="train", shaping=config.shaping, **_fitting(world)
+    )
+    return train_in_reality(
+        make_env, config.out, config.real_steps, config.sb3, identity=f"{config.level} {config.shaping}",
+        trials=_trials(world, config), seed=config.seed, device=str(pick_device(config.device)),
+        stop_after=config.stop_after, about=about, watch=watch,
+    )  # fmt: skip
+
+
+def _trials(world: WorldModel, config: TrainAgentConfig) -> RealTrials | None:
+    if not config.trials.every:
+        return None
+    make_env = partial(DoomRoomsEnv, task="find", level=config.level, split="validation", **_fitting(world))
+    return RealTrials(make_env, config.trials, config.out, config.seed)
+
+
+def _fitting(world: WorldModel) -> dict[str, Any]:
+    """What makes DoomRooms look and act as ``world`` does."""
+    kind = "discrete" if world.actions.kind == "discrete" else "continuous"
+    return {"frame_size": tuple(world.frame_size), "actions": kind}
 
 
 def _dataset(path: Path) -> RolloutDataset:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from ..envs.contexts import Contexts
@@ -30,6 +31,7 @@ from .agent import Agent
 from .imagined_batch import ObservedStarts, check_states
 from .stages import ImaginationStage, JointStage
 from .stored import perception
+from .trials import RealTrials
 
 Watch = Callable[[Progress, dict[str, float]], None]
 """Told after every step where training is, and the numbers of its batch, see `ActorCritic.losses`."""
@@ -50,6 +52,7 @@ def train_in_imagination(
     training: StageConfig | None = None,
     *,
     joint: TrainingCache | None = None,
+    trials: RealTrials | None = None,
     seed: int = 0,
     checkpoint_every: int = 250,
     film_every: int = _FILM_EVERY,
@@ -60,7 +63,7 @@ def train_in_imagination(
     """Train an agent in a learned world, or go on with a run that was interrupted.
 
     ``out`` receives ``run.json``, a checkpoint, TensorBoard logs (losses, returns, values, entropy, strips of imagined
-    lives) and, at the end, the directory ``agent`` that `load_agent` opens.
+    lives), what trials find and, at the end, the directory ``agent`` that `load_agent` opens.
 
     Args:
         world: where to imagine; joint training changes its state space, and keeps the world it became with the agent.
@@ -69,6 +72,7 @@ def train_in_imagination(
         config: how to learn.
         training: steps, batch size, learning rate.
         joint: recorded experience, to train the world's state space on in the same steps, see `JointStage`.
+        trials: of the moving average in the real world, at so many training steps; none by default.
         seed: of everything random.
         checkpoint_every: steps between checkpoints.
         film_every: steps between strips of imagined lives.
@@ -92,13 +96,26 @@ def train_in_imagination(
     heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
     starts = ObservedStarts(world, contexts)
     key = _fingerprint(world, contexts, config, training, seed, joint)
-    _claim(out, key)
+    claim(out, key)
     stage = (
         ImaginationStage(heads, starts, training, seed)
         if joint is None
         else JointStage(heads, starts, _states(world, joint, training, seed, out), training, seed)
     )
     paid = False
+
+    def keep(directory: Path, steps: int) -> Agent:
+        """Write the agent as it is now, and in joint training its world."""
+        home = world
+        if joint is not None:
+            assert isinstance(world, WorldModel)
+            # In whole precision: the heads know states as this very encoder makes them.
+            save_world(world, directory / "world", {"joint": about or {}}, torch.float32)
+            home = read_world(directory / "world", world.device, imagination=world.config.imagination)
+        agent = Agent(home, heads, seed)
+        agent.save(directory, {"training": asdict(training), "seed": seed, "steps": steps, **(about or {})})
+        return agent
+
     with SummaryWriter(str(out / "tensorboard")) as log:
 
         def after_step(progress: Progress) -> None:
@@ -112,24 +129,52 @@ def train_in_imagination(
             if progress.step % film_every == 0 or progress.step == progress.steps:
                 log.add_image("imagined/lives", _strips(stage, progress.step), progress.step, dataformats="HWC")
             watch(progress, stage.watched)
+            if trials is not None and trials.due(progress.step - 1, progress.step):
+                with _averaged(stage.module, progress.average):
+                    trial = trials.run(
+                        Agent(world, heads, seed), progress.step, lambda directory: keep(directory, progress.step)
+                    )
+                for name, number in trial.scalars().items():
+                    log.add_scalar(f"real/{name}", number, progress.step)
+                if trials.enough(trial):
+                    raise _GoodEnough(progress)
 
-        average, finished = fit(
-            stage, training, out / f"{stage.name}.safetensors", key, precision="float32",
-            checkpoint_every=checkpoint_every, stop_at=stop_after, after_step=after_step,
-        )  # fmt: skip
+        step = training.steps
+        try:
+            average, finished = fit(
+                stage, training, out / f"{stage.name}.safetensors", key, precision="float32",
+                checkpoint_every=checkpoint_every, stop_at=stop_after, after_step=after_step,
+            )  # fmt: skip
+        except _GoodEnough as reached:
+            average, finished, step = reached.progress.average, True, reached.progress.step
     if not finished:
         return None
     if not paid:
         warnings.warn("Nothing was ever paid in imagination: this agent has learned nothing.", stacklevel=2)
     stage.module.load_state_dict(average, strict=False)
-    if joint is not None:
-        assert isinstance(world, WorldModel)
-        # In whole precision: the heads know states as this very encoder makes them.
-        save_world(world.requires_grad_(False), out / "agent" / "world", {"joint": about or {}}, torch.float32)
-        world = read_world(out / "agent" / "world", world.device, imagination=world.config.imagination)
-    agent = Agent(world, heads, seed)
-    agent.save(out / "agent", {"training": asdict(training), "seed": seed, **(about or {})})
+    agent = keep(out / "agent", step)
+    if joint is not None and isinstance(world, WorldModel):
+        world.requires_grad_(False)
     return agent
+
+
+class _GoodEnough(Exception):
+    """A trial has found that training may end."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+
+@contextmanager
+def _averaged(module: nn.Module, average: dict[str, Tensor]) -> Iterator[None]:
+    """``module`` with the moving average of its parameters, for a while."""
+    own = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    module.load_state_dict(average, strict=False)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own, strict=False)
 
 
 def _check_joint(world: World, cache: TrainingCache) -> None:
@@ -172,7 +217,12 @@ def _fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _claim(out: Path, key: str) -> None:
+def claim(out: Path, key: str) -> None:
+    """Make ``out`` the directory of the run with this fingerprint.
+
+    Raises:
+        ConfigError: it holds another run.
+    """
     path = out / "run.json"
     if path.exists() and json.loads(path.read_text()).get("fingerprint") != key:
         raise ConfigError(f"{out} holds a run of another configuration, world or data; choose another directory.")

@@ -120,7 +120,7 @@ def fit(
     step = load_checkpoint(checkpoint, fingerprint, module, average, optimizer) if checkpoint.exists() else 0
     end = config.steps if stop_at is None else min(config.steps, stop_at)
     saved = step
-    with _interruptible() as interrupted:
+    with interruptible() as interrupted:
         while step < end:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
@@ -150,7 +150,7 @@ def fit(
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets, so that the step in flight can be finished and saved; a second Ctrl-C acts at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,0 +1,142 @@
+"""`learn`: one run of an algorithm of Stable-Baselines3, with checkpoints, curves, interruptions and an eye on NaN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+
+from ..world_models.training.fit import Diverged, Progress, interruptible
+from .real_evaluation import RealEvaluation
+from .sb3_checkpoint import load_checkpoint, save_checkpoint
+from .training import Watch
+
+_DQN_LOGS = 16
+"""Episodes between points on the curves of DQN; those of PPO and A2C have one for each roll-out."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is to be learned, and where it is kept.
+
+    Attributes:
+        name: what progress is told of.
+        out: directory of checkpoint and curves.
+        fingerprint: of the run.
+        steps: in all environments together.
+        checkpoint_every: steps between checkpoints.
+        stop_after: end after this step, as an interruption would.
+        watch: called after every step of all environments.
+    """
+
+    name: str
+    out: Path
+    fingerprint: str
+    steps: int
+    checkpoint_every: int
+    stop_after: int | None
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Whether the run is finished, and whether anything was paid; of a run that was taken up again that is assumed."""
+
+    finished: bool
+    paid: bool
+
+
+def learn(model: BaseAlgorithm, learning: Learning, evaluation: RealEvaluation | None = None) -> Learned:
+    """Let ``model`` learn to the end, or on from its checkpoint.
+
+    Args:
+        model: new, on its environments.
+        learning: how long, and where it is kept.
+        evaluation: trials in the real world; they may end the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the roll-out in flight was learned from and saved.
+        Diverged: a parameter, an observation or a reward is no number any more; the last checkpoint is kept.
+        ConfigError, WorldFormatError: the checkpoint belongs to another run, or is damaged.
+    """
+    path = learning.out / "sb3.safetensors"
+    if path.exists():
+        load_checkpoint(path, model, learning.fingerprint)
+    model.set_logger(configure(str(learning.out / "tensorboard"), ["tensorboard"]))
+    with interruptible() as interrupted:
+        keeper = _Keeper(learning, path, interrupted, model.num_timesteps)
+        try:
+            if model.num_timesteps < learning.steps:
+                model.learn(
+                    learning.steps - model.num_timesteps,
+                    callback=[keeper] if evaluation is None else [keeper, evaluation],
+                    log_interval=_DQN_LOGS if hasattr(model, "replay_buffer") else 1,
+                    reset_num_timesteps=False,
+                )
+            keeper.check(model)
+        except _Stopped:
+            return Learned(False, keeper.paid)
+        except ValueError:
+            # Distributions refuse NaN before anyone else notices.
+            keeper.check(model)
+            raise
+        finally:
+            model.logger.close()
+    if evaluation is None or not evaluation.stopped:
+        save_checkpoint(path, model, learning.fingerprint)
+    return Learned(True, keeper.paid)
+
+
+class _Stopped(Exception):
+    """The run has been asked to end here."""
+
+
+class _Keeper(BaseCallback):
+    """Checkpoints between roll-outs, progress, and a check that everything is a number still."""
+
+    def __init__(self, learning: Learning, path: Path, interrupted: Event, step: int) -> None:
+        super().__init__()
+        self._learning, self._path, self._interrupted, self._saved = learning, path, interrupted, step
+        self.paid = step > 0
+
+    def check(self, model: BaseAlgorithm) -> None:
+        """Refuse parameters that are no numbers.
+
+        Raises:
+            Diverged: there are some.
+        """
+        if not all(bool(parameter.isfinite().all()) for parameter in model.policy.parameters()):
+            raise self._diverged(model, "Training", "Lower the learning rate.")
+
+    def _on_rollout_start(self) -> None:
+        model, learning = self.model, self._learning
+        self.check(model)
+        now, every = model.num_timesteps, learning.checkpoint_every
+        stopping = learning.stop_after is not None and now >= learning.stop_after
+        if now // every > self._saved // every or stopping or self._interrupted.is_set():
+            save_checkpoint(self._path, model, learning.fingerprint)
+            self._saved = now
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
+        if stopping:
+            raise _Stopped
+
+    def _on_step(self) -> bool:
+        rewards, seen = self.locals["rewards"], self.locals["new_obs"]
+        if not (np.isfinite(rewards).all() and np.isfinite(seen).all()):
+            raise self._diverged(self.model, "The world", "It gave a reward or a state that is no number.")
+        self.paid = self.paid or bool(np.any(rewards))
+        told = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        steps = self._learning.steps
+        progress = Progress(self._learning.name, min(self.num_timesteps, steps), steps, {}, {})
+        self._learning.watch(progress, {"return": float(np.mean(told))} if told else {})
+        return True
+
+    def _diverged(self, model: BaseAlgorithm, what: str, advice: str) -> Diverged:
+        kept = f"the checkpoint of step {self._saved} is kept" if self._path.exists() else "nothing was kept yet"
+        return Diverged(f"{what} of {self._learning.name} diverged by step {model.num_timesteps}; {kept}. {advice}")
