@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,6 @@ from typing import Any, Protocol
 
 from ..envs.collecting import CollectProgress, collect
 from ..envs.contexts import add_contexts
-from ..errors import ConfigError
 from ..rollouts.store import DatasetWriter, RolloutDataset, open_dataset
 from ..world_models.training.fit import Progress as Step
 from ..world_models.training.train import train
@@ -149,17 +149,27 @@ class _Round:
 
     def _train_agent(self, tick: Callable[[], None]) -> Outcome:
         config = self._config.learning(self._number)
+        steps = config.training.steps
         last: dict[str, float] = {}
+        marks: list[tuple[int, float]] = []
 
         def watch(step: Step, watched: dict[str, float]) -> None:
             self._watch(step, {name: watched[name] for name in ("return", "value", "entropy") if name in watched}, tick)
             last.update(watched)
+            marks[1:] = [(step.step, time.monotonic())]
 
-        if train_agent(config, self._command, watch) is None:
-            raise ConfigError("The agent of this round was not finished.")
-        training, steps = config.training, config.training.steps
-        imagined = training.batch_size * sum(config.agent.horizon_at(step, steps) for step in range(steps))
-        return Outcome(steps, {"imagined": last, "imagined_steps": imagined}, f"{imagined} imagined steps")
+        def imagined(begin: int, end: int) -> int:
+            return config.training.batch_size * sum(config.agent.horizon_at(step, steps) for step in range(begin, end))
+
+        train_agent(config, self._command, watch)
+        result: dict[str, Any] = {"imagined": last, "imagined_steps": imagined(0, steps)}
+        told = f"{result['imagined_steps']} imagined steps"
+        if len(marks) > 1:
+            # Of this session, from its first step on.
+            (first, began), (end, ended) = marks
+            result["imagined_steps_per_second"] = imagined(first, end) / max(ended - began, 1e-9)
+            told += f", {result['imagined_steps_per_second']:.0f} a second"
+        return Outcome(steps, result, told)
 
     def _try(self, tick: Callable[[], None]) -> Outcome:
         def tell(stage: str, done: int, total: int, note: str = "") -> None:

@@ -5,61 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..agents import Agent, load_agent
 from ..agents.dyna import Judged
+from ..agents.planning import PlanSearch, planning_agent
 from ..envs.explorers import digest_of
 from ..errors import ConfigError
-from ..planning import CEM, MPC, MPPI, Reward, TerminalValue
-from ..planning.sampling import SamplingSolver
+from ..planning import MPC
 from ..world_models.config import Imagination
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
+from ..world_models.world_model import WorldModel
 from .acting_time import Actor
 from .progress import Progress
 from .transfer import TransferConfig, evaluate_transfer
 
-PlanningSolver = Literal["mppi", "cem"]
-_SOLVERS: dict[PlanningSolver, type[SamplingSolver]] = {"mppi": MPPI, "cem": CEM}
-
 
 @dataclass(frozen=True)
-class AgentPlanning:
+class AgentPlanning(PlanSearch):
     """How agents plan: model-predictive control towards reward, with and without what they have learned."""
 
     add: bool = False
     """Let every agent act in three ways: by its policy; by planning for imagined reward alone; and by both, its policy
     proposing plans and its critic saying what comes after the horizon."""
-    solver: PlanningSolver = "mppi"
-    """How plans are searched."""
     imagination: Imagination = "state"
-    """Where they are imagined: in state space, or in video, which is slower."""
-    horizon: int = 8
-    """Steps looked ahead."""
-    candidates: int = 48
-    """Plans tried in each iteration."""
-    iterations: int = 2
-    """How often they are refined."""
-    elites: int = 8
-    """Best plans to learn from."""
-    proposals: int = 8
-    """Plans that the policy proposes."""
+    """Where plans are imagined: in state space, or in video, which is slower."""
     replan_interval: int = 1
     """Actions carried out of each plan."""
-
-    def search(self, seed: int, policy: Agent | None = None) -> SamplingSolver:
-        """The search, seeded by a policy or not.
-
-        Raises:
-            ConfigError: numbers that contradict each other.
-        """
-        if self.solver not in _SOLVERS:
-            raise ConfigError(f"A solver is one of {', '.join(_SOLVERS)}; got {self.solver!r}.")
-        return _SOLVERS[self.solver](
-            horizon=self.horizon, candidates=self.candidates, iterations=self.iterations, elites=self.elites,
-            seed=seed, policy=policy, proposals=self.proposals,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,23 +83,18 @@ def cast_of(agents: Mapping[str, Path], planning: AgentPlanning, device: str = "
 
 def _planners(agent: Agent, planning: AgentPlanning, device: str, seed: int) -> tuple[MPC, MPC]:
     """Planning alone, and planning with the agent's heads."""
-    if not isinstance(agent, Agent):
-        raise ConfigError("Only an agent with a critic of state vectors can plan with what it has learned.")
     world = agent.world
-    at = getattr(world, "directory", None)
-    if isinstance(at, Path):
-        world = load_world(str(at), device, imagination=planning.imagination)
-    discount = agent.heads.config.discount
-    alone = MPC(world, planning.search(seed), Reward(discount), planning.replan_interval)
-    return alone, MPC(
-        world, planning.search(seed, agent), Reward(discount) + TerminalValue(agent, discount),
-        planning.replan_interval,
-    )  # fmt: skip
+    if not isinstance(world, WorldModel):
+        raise ConfigError("An agent that sees by frames alone has no world to plan in: leave out --planning.add.")
+    if world.directory is not None:
+        world = load_world(str(world.directory), device, imagination=planning.imagination)
+    discount, interval = agent.heads.config.discount, planning.replan_interval
+    alone, both = (planning_agent(world, discount, planning, who, interval, seed) for who in (None, agent))
+    return alone, both
 
 
 def _dynamics(world: World) -> str:
-    at = getattr(world, "directory", None)
-    return digest_of(at) if isinstance(at, Path) else ""
+    return digest_of(world.directory) if isinstance(world, WorldModel) and world.directory is not None else ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,15 @@ from worldloop.rollouts.store import RolloutDataset, open_dataset
 FEW_STEPS = ("--autoencoder.steps", "4", "--autoencoder.batch-size", "2", "--heads.steps", "2",
              "--heads.batch-size", "2", "--dynamics.steps", "4", "--dynamics.batch-size", "2",
              "--state.steps", "2", "--state.batch-size", "2")  # fmt: skip
+FEW_ROUNDS = ("--collect.first-maps", "3", "--collect.maps", "2", "--collect.steps", "40",
+              "--collect.goal-fraction", "1", "--collect.acting", "0.13",
+              "--collect.env-kwargs", "task=find", "level=near",
+              *(f"{word.replace('--', '--first.')}" if word.startswith("--") else word for word in FEW_STEPS),
+              *(f"{word.replace('--', '--further.')}" if word.startswith("--") else word for word in FEW_STEPS[4:]),
+              "--training.steps", "4", "--training.batch-size", "4",
+              "--agent.horizon", "3", "--agent.first-horizon", "2", "--starts", "4", "--context", "6",
+              "--checkpoint-every", "1", "--transfer.tasks", "find-near",
+              "--transfer.episodes", "4", "--transfer.envs", "2", "--transfer.max-steps", "6")  # fmt: skip
 HERE = Path(__file__).parent
 
 

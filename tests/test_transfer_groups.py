@@ -15,6 +15,7 @@ from small_agent import small_agent, small_world
 from test_agents_acting import ARENA, Straight, TaskEnv, agent
 from toy_world import KEYS, ToyWorld
 
+from worldloop.agents.planning import planning_agent
 from worldloop.errors import ConfigError
 from worldloop.evaluation.acting_time import Spread
 from worldloop.evaluation.transfer import RandomActor, TransferConfig, TransferReport, evaluate_transfer, play
@@ -131,9 +132,9 @@ def test_an_agent_acts_in_three_ways_in_the_rooms(saved: Path, tmp_path: Path) -
     more = cast_of({"mine": saved}, replace(planning, horizon=3)).identities
     alike = [more[name] == cast.identities[name] for name in cast.actors]
     assert alike == [True, False, False]
-    assert isinstance(replace(planning, solver="cem").search(0), CEM)
+    assert isinstance(replace(planning, solver="cem").planner(0), CEM)
     with pytest.raises(ConfigError, match="A solver is one of mppi, cem"):
-        replace(planning, solver="luck").search(0)  # type: ignore[arg-type]
+        replace(planning, solver="luck").planner(0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least one agent"):
         cast_of({}, planning)
 
@@ -149,8 +150,8 @@ def test_planning_alone_sees_no_goal_beyond_its_horizon_and_a_critic_does() -> N
             return 0.9 ** ((places - places.new_tensor(ARENA.goal)).norm(dim=-1) / 25)
 
     planning = AgentPlanning(horizon=3, candidates=24, iterations=3)
-    alone = MPC(world, planning.search(0), Reward(0.9))
-    both = MPC(world, planning.search(0, knows), Reward(0.9) + TerminalValue(Near(), 0.9))
+    alone = planning_agent(world, 0.9, planning)
+    both = MPC(world, planning.planner(0, knows), Reward(0.9) + TerminalValue(Near(), 0.9))
     maps = list(range(100_000, 100_008))
     solved = [
         sum(p.success for p in play(mpc, [TaskEnv(ARENA, max_episode_steps=15) for _ in range(4)], maps, 0, True))
