@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,16 +21,19 @@ from ..world_models.pretrained import load_world
 from ..world_models.training.config import StageConfig
 from ..world_models.training.train import pick_device
 from ..world_models.world_model import WorldModel
-from .actor_critic import ActorCriticConfig
-from .agent import Agent
+from .actor_critic import ActorCritic, ActorCriticConfig
+from .agent import Agent, load_agent
 from .cloning import clone_behaviour
+from .distilling import distil_plans
+from .planning import PlanSearch
 from .sb3_config import Algorithm, Sb3Config, check_installed
 from .training import Watch, agent_training, train_in_imagination
 from .trials import RealTrials, TrialsConfig
 
-Method = Literal["imagination", "cloning", "sb3", "ppo-real"]
-"""``imagination``: our actor-critic; ``cloning``: do what was done in the data; ``sb3``: an algorithm of
-Stable-Baselines3 in imagination; ``ppo-real``: its PPO in the real world, which imagines nothing."""
+Method = Literal["imagination", "cloning", "distilling", "sb3", "ppo-real"]
+"""``imagination``: our actor-critic; ``cloning``: do what was done in the data; ``distilling``: do what planning with a
+teacher finds; ``sb3``: an algorithm of Stable-Baselines3 in imagination; ``ppo-real``: its PPO in the real world, which
+imagines nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,14 @@ class TrainAgentConfig:
     context: int = 32
     """Frames that the world observes of each."""
     samples: int = 4096
-    """Recorded choices that cloning learns from."""
+    """Choices that cloning and distilling learn from: recorded ones, or planned ones."""
+    teacher: Path | None = None
+    """With distilling: directory of the agent whose policy proposes plans, whose critic ends them, and whose policy
+    learns from them."""
+    planning: PlanSearch = field(default_factory=PlanSearch)
+    """With distilling: how plans are searched."""
+    depth: int = 4
+    """With distilling: choices that are planned one after the other from each recorded start."""
     joint: bool = False
     """Train the world's state space on the data in the same steps, with the critic's gradient in it. The world it
     becomes is kept with the agent."""
@@ -89,13 +100,17 @@ class TrainAgentConfig:
     def __post_init__(self) -> None:
         if self.data is None and (self.joint or self.method == "cloning"):
             raise ConfigError("Joint training and cloning learn from recorded experience: give --data.")
+        if (self.teacher is None) == (self.method == "distilling"):
+            raise ConfigError("Distilling, and nothing else, needs a trained agent: give --teacher its directory.")
         if self.joint and (self.method != "imagination" or self.imagination == "video"):
             raise ConfigError("Joint training is actor-critic in imagination, in state space.")
-        if self.method == "cloning" and self.trials.every:
-            raise ConfigError("Cloning has no trials in the real world: leave out --trials.every.")
+        if self.method in ("cloning", "distilling") and self.trials.every:
+            raise ConfigError(f"{self.method.capitalize()} has no trials in the real world: leave out --trials.every.")
         counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
         if min(counts) < 1:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
+        if self.method == "distilling" and not 1 <= self.depth <= self.samples:
+            raise ConfigError(f"depth lies in 1 … samples; got {self.depth} and {self.samples}.")
 
 
 def train_agent(
@@ -131,6 +146,8 @@ def train_agent(
             context=config.context, seed=config.seed, checkpoint_every=config.checkpoint_every,
             stop_after=config.stop_after, about=about, watch=watch,
         )  # fmt: skip
+    elif config.method == "distilling":
+        agent = _distilled(world, _contexts(world, dataset, config), config, about, watch)
     elif config.method == "ppo-real":
         agent = _in_reality(world, config, about, watch)
     else:
@@ -156,6 +173,20 @@ def _in_imagination(
     return train_in_imagination(
         world, contexts, config.out, config.agent, config.training,
         joint=cache if config.joint else None, trials=trials, seed=config.seed,
+        checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
+    )  # fmt: skip
+
+
+def _distilled(
+    world: WorldModel, contexts: Contexts, config: TrainAgentConfig, about: dict[str, Any], watch: Watch
+) -> Agent | None:
+    assert config.teacher is not None
+    teacher = load_agent(config.teacher, world)
+    if not isinstance(teacher.heads, ActorCritic):
+        raise ConfigError(f"The agent in {config.teacher} learned by Stable-Baselines3; distilling needs one of ours.")
+    return distil_plans(
+        world, contexts, config.out, deepcopy(teacher.heads), config.training, config.planning, teacher=teacher,
+        samples=config.samples // config.depth, depth=config.depth, seed=config.seed,
         checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
     )  # fmt: skip
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import worldloop
+from small_agent import small_agent, small_world
 from test_agents_toy import CONFIG, DISCOUNT, KEYS_ARENA, PLANE_ARENA, fewest_keys, mean_return, starts_in
 from toy_world import ToyWorld
 
@@ -19,6 +21,7 @@ from worldloop.agents.distilling import distil_plans
 from worldloop.agents.imagined_batch import ObservedStarts
 from worldloop.agents.planning import PlanSearch, planning_agent
 from worldloop.agents.training import agent_training
+from worldloop.envs.collecting import CollectConfig, collect
 from worldloop.errors import ConfigError
 from worldloop.planning import Reward
 
@@ -50,7 +53,7 @@ def test_a_fresh_policy_learns_to_act_as_planning_does_on_starts_it_has_not_seen
     heads = fresh(world)
     before = mean_return(world, Agent(world, deepcopy(heads)), held_out)
     agent = distil_plans(
-        world, starts_in(KEYS_ARENA, 400, seed=0), tmp_path, heads, training, SEARCH, samples=384, depth=6
+        world, starts_in(KEYS_ARENA, 400, seed=0), tmp_path, heads, training, SEARCH, samples=192, depth=4
     )
     assert agent is not None
     teacher, student = planned_return(world, held_out, SEARCH), mean_return(world, agent, held_out)
@@ -135,3 +138,21 @@ def test_what_cannot_be_distilled_is_refused(tmp_path: Path) -> None:
         distil_plans(world, contexts, tmp_path, fresh(world), agent_training(2), FEW, samples=5, depth=1)
     with pytest.raises(ConfigError, match="A solver is one of mppi, cem"):
         planning_agent(world, 0.9, replace(FEW, solver="luck"))  # type: ignore[arg-type]
+
+
+def test_train_agent_distils_a_teacher_of_the_rooms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = small_world(tmp_path / "world")
+    collect(CollectConfig(tmp_path / "data", maps=2, steps=30, workers=1, seed=1))
+    teacher = small_agent(tmp_path / "teacher", world)
+    few = ("--samples", 4, "--depth", 2, "--planning.horizon", 2, "--planning.candidates", 6, "--planning.elites", 2,
+           "--planning.proposals", 2, "--starts", 3, "--context", 5, "--training.steps", 3)  # fmt: skip
+    command = ("train-agent", "--method", "distilling", "--world", world, "--data", tmp_path / "data", *few)
+    worldloop(*command, "--teacher", teacher, "--out", tmp_path / "out")
+    before, after = load_agent(teacher), load_agent(tmp_path / "out" / "agent")
+    states = torch.rand(5, before.world.state_size)
+    assert torch.equal(before.value(states), after.value(states))
+    assert not torch.equal(before.probabilities(states), after.probabilities(states))
+    capsys.readouterr()
+    with pytest.raises(AssertionError, match="status 1"):
+        worldloop(*command, "--out", tmp_path / "other")
+    assert "give --teacher" in capsys.readouterr().err
