@@ -51,6 +51,7 @@ def save_checkpoint(path: Path, model: BaseAlgorithm, fingerprint: str) -> None:
         "told": [[float(told["r"]), int(told["l"])] for told in model.ep_info_buffer or ()],
         "numpy": _numpy_state(),
         "actions": model.action_space.np_random.bit_generator.state,
+        "axes": _axes(np.asarray(model._last_obs)),
     }
     with replacing(path) as temporary:
         # Equal tensors of one memory would be refused.
@@ -88,7 +89,7 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, fingerprint: str) -> None:
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     _restore_replay(model, arrays)
-    _thaw(model, arrays)
+    _thaw(model, arrays, about["axes"])
     model.action_space.np_random.bit_generator.state = about["actions"]
     torch.set_rng_state(tensors["chance/torch"])
     _set_numpy_state(about["numpy"])
@@ -134,11 +135,18 @@ def _frozen(model: BaseAlgorithm) -> dict[str, NDArray[Any]]:
         elif isinstance(layer, DummyVecEnv) and all(hasattr(env.unwrapped, "save_state") for env in layer.envs):
             states = layer.env_method("save_state")
             found |= {f"{_ENV}{i}": np.frombuffer(state, np.uint8) for i, state in enumerate(states)}
-    seen = {"episode/seen": model._last_obs, "episode/begun": model._last_episode_starts}
-    return found | {name: np.asarray(array) for name, array in seen.items()}
+    seen = np.asarray(model._last_obs)
+    return found | {
+        "episode/seen": seen.transpose(_axes(seen)), "episode/begun": np.asarray(model._last_episode_starts)
+    }  # fmt: skip
 
 
-def _thaw(model: BaseAlgorithm, arrays: dict[str, NDArray[Any]]) -> None:
+def _axes(array: NDArray[Any]) -> list[int]:
+    """Axes of an array as they lie in memory. Convolutions round otherwise where channels lie elsewhere."""
+    return [int(axis) for axis in np.argsort(-np.array(array.strides), kind="stable")]
+
+
+def _thaw(model: BaseAlgorithm, arrays: dict[str, NDArray[Any]], axes: list[int]) -> None:
     """Go on with the episodes in progress; where they could not be saved, new ones will begin."""
     if not any(name.startswith(_ENV) for name in arrays):
         return
@@ -152,7 +160,8 @@ def _thaw(model: BaseAlgorithm, arrays: dict[str, NDArray[Any]]) -> None:
         elif isinstance(layer, DummyVecEnv):
             for i in range(layer.num_envs):
                 layer.env_method("load_state", arrays[f"{_ENV}{i}"].tobytes(), indices=i)
-    model._last_obs, model._last_episode_starts = arrays["episode/seen"], arrays["episode/begun"]
+    model._last_obs = arrays["episode/seen"].transpose(np.argsort(axes))
+    model._last_episode_starts = arrays["episode/begun"]
 
 
 def _layers(envs: VecEnv | None) -> Iterator[VecEnv]:

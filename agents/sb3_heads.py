@@ -231,6 +231,8 @@ def heads_of(model: BaseAlgorithm, spec: ActionSpec, config: Sb3Config | None = 
     same = not isinstance(arch, dict) or arch.get("pi") == arch.get("vf")
     layers = arch.get("pi", []) if isinstance(arch, dict) else arch
     shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), tuple(layers))
+    if len(shape.observation) not in (1, 3) or net.observation_space != shape.space:
+        raise ConfigError(f"Agents see state vectors or stacked frames; this model sees {net.observation_space}.")
     with torch.random.fork_rng(devices=[]):
         plain = shape.build(spec)
     if not same or str(plain) != str(net):
