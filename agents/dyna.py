@@ -82,7 +82,6 @@ def run(config: DynaConfig, judge: Judge, command: str = "", tell: Tell = _silen
     agent: Path | None = None
     for number in range(config.rounds):
         agent = _Round(config, number, agent, judge, command, tell, ledger).run()
-    ledger.report(config.out / "report.md")
     return ledger
 
 
@@ -107,7 +106,6 @@ class _Round:
             ("collect", self._collect), ("world", self._world), ("agent", self._train_agent), ("transfer", self._try)
         ):  # fmt: skip
             self._ledger.do(self._number, name, work)
-            self._ledger.report(self._config.out / "report.md")
         return self._directory / "agent" / "agent"
 
     def _collect(self, tick: Callable[[], None]) -> Outcome:

@@ -57,10 +57,11 @@ class StageRecord:
 
 
 class Ledger:
-    """``run.json``: the configuration, and every stage in the order in which they were begun.
+    """``run.json``: the configuration, and every stage in the order in which they were begun; beside it ``report.md``,
+    the same to read.
 
     Args:
-        path: the file.
+        path: the first of them.
         decides: configuration that must not change from one session to the next.
         about: the rest that is worth keeping.
 
@@ -131,13 +132,10 @@ class Ledger:
                 lines += ["", f"Round {s.round}, {s.stage}:", "", "```", s.outcome.told, "```"]
         return "\n".join(lines)
 
-    def report(self, path: Path) -> None:
-        """Write it all down in Markdown."""
-        write_bytes(path, f"# A run of worldloop\n\n{self}\n".encode())
-
     def _write(self) -> None:
         stages = [asdict(stage) for stage in self.stages]
         write_json(self._path, {"decides": self._decides, "stages": stages, **self._about})
+        write_bytes(self._path.with_name("report.md"), f"# A run of worldloop\n\n{self}\n".encode())
 
 
 def clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -192,3 +193,16 @@ def test_a_ledger_adds_up_the_time_of_all_sessions_and_does_nothing_twice(tmp_pa
     with pytest.raises(ConfigError, match=r"a\.b is 1 there and 2 here"):
         Ledger(path, {"a": {"b": 2}}, {})
     assert clock(3723.4) == "1:02:03"
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started(out, 1) as process:
+        wait_until(lambda: list(out.glob("round-0/data/map-*.h5")), process)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 130 and "Traceback" not in told
+    assert told.splitlines()[-1].startswith("Stopped.")
+    (stage,) = json.loads((out / "run.json").read_text())["stages"][-1:]
+    assert stage["outcome"] is None and stage["seconds"] > 0
+    assert "not finished" in (out / "report.md").read_text()
