@@ -92,7 +92,7 @@ def train_with_sb3(
     learning = Learning(f"{algorithm} in imagination", out, digest.hexdigest()[:16], config.whole(algorithm, steps),
                         config.checkpoint_every, stop_after, watch)  # fmt: skip
     with closing(VecMonitor(imagined)) as envs:
-        model = _model(shape, envs, config, steps, seed, "cpu")
+        model = _model(shape, envs, config, steps, seed, str(world.device))
         return _train(model, world, config, learning, trials, seed, about, "imagined")
 
 
@@ -205,7 +205,10 @@ def _model(
         "exploration_fraction": config.exploration, "exploration_final_eps": EXPLORES,
     }}[algorithm]  # fmt: skip
     own |= {"learning_rate": config.learning_rate, "gamma": config.discount, "policy_kwargs": shape.settings}
-    return ALGORITHMS[algorithm](shape.policy, envs, seed=seed, device=device, **own)
+    with warnings.catch_warnings():
+        # The network computes where the world does: what is copied to and fro costs more than it.
+        warnings.filterwarnings("ignore", "You are trying to run")
+        return ALGORITHMS[algorithm](shape.policy, envs, seed=seed, device=device, **own)
 
 
 def _frame_size(envs: VecEnv) -> tuple[int, int]:

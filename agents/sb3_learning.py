@@ -111,7 +111,7 @@ class _Keeper(BaseCallback):
             Diverged: there are some.
         """
         if not all(bool(parameter.isfinite().all()) for parameter in model.policy.parameters()):
-            raise self._diverged(model, "Training", "Lower the learning rate.")
+            raise self._diverged(model, "a parameter is no number any more; lower the learning rate")
 
     def _on_rollout_start(self) -> None:
         model, learning = self.model, self._learning
@@ -129,7 +129,7 @@ class _Keeper(BaseCallback):
     def _on_step(self) -> bool:
         rewards, seen = self.locals["rewards"], self.locals["new_obs"]
         if not (np.isfinite(rewards).all() and np.isfinite(seen).all()):
-            raise self._diverged(self.model, "The world", "It gave a reward or a state that is no number.")
+            raise self._diverged(self.model, "the world gave a reward or a state that is no number")
         self.paid = self.paid or bool(np.any(rewards))
         told = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         steps = self._learning.steps
@@ -137,6 +137,6 @@ class _Keeper(BaseCallback):
         self._learning.watch(progress, {"return": float(np.mean(told))} if told else {})
         return True
 
-    def _diverged(self, model: BaseAlgorithm, what: str, advice: str) -> Diverged:
-        kept = f"the checkpoint of step {self._saved} is kept" if self._path.exists() else "nothing was kept yet"
-        return Diverged(f"{what} of {self._learning.name} diverged by step {model.num_timesteps}; {kept}. {advice}")
+    def _diverged(self, model: BaseAlgorithm, why: str) -> Diverged:
+        kept = f"The checkpoint of step {self._saved} is kept" if self._path.exists() else "There is no checkpoint yet"
+        return Diverged(f"{self._learning.name} diverged by step {model.num_timesteps}: {why}. {kept}.")

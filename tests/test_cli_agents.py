@@ -30,3 +30,28 @@ def test_no_agent_and_two_of_one_name_are_named(tmp_path: Path, capsys: pytest.C
     with pytest.raises(AssertionError, match="ended with status 1"):
         worldloop("evaluate", "transfer", "--agents", tmp_path / "nothing")
     assert "error:" in capsys.readouterr().err
+
+
+def test_stable_baselines_in_imagination_and_in_the_real_world_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("stable_baselines3", reason="needs Stable-Baselines3: pip install stable-baselines3")
+    small = ("--sb3.envs", 2, "--sb3.rollout", 8, "--sb3.batch-size", 16, "--sb3.epochs", 1)
+    imagined = (
+        "train-agent", "--out", tmp_path / "dqn", "--method", "sb3", "--algorithm", "DQN",
+        "--imagined-steps", 32, "--time-limit", 6, *small,
+    )  # fmt: skip
+    worldloop(*imagined, "--stop-after", 16)
+    assert "Stopped as asked" in capsys.readouterr().out
+    worldloop(*imagined)
+    worldloop(
+        "train-agent", "--out", tmp_path / "real", "--method", "ppo-real", "--real-steps", 32, "--level", "near",
+        "--trials.every", 16, "--trials.episodes", 1, *small,
+    )  # fmt: skip
+    assert {path.name for path in (tmp_path / "real").iterdir()} >= {"agent", "best", "trials.json", "tensorboard"}
+    worldloop(
+        "evaluate", "transfer", "--agents", tmp_path / "dqn" / "agent", tmp_path / "real" / "agent",
+        "--tasks", "find-near", "--episodes", 2, "--max-steps", 6, "--envs", 2, "--out", tmp_path / "transfer",
+    )  # fmt: skip
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("dqn", "real", "random"))
