@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from worldloop.agents.returns import lambda_returns
 from worldloop.agents.stages import JointStage
 from worldloop.agents.train import TrainAgentConfig, train_agent
 from worldloop.agents.training import train_in_imagination
+from worldloop.agents.trials import RealTrials, TrialsConfig
 from worldloop.envs.contexts import Contexts
 from worldloop.errors import ConfigError, DataError
 from worldloop.rollouts.cache import TrainingCache
@@ -185,6 +187,35 @@ def test_a_joint_run_goes_on_to_the_same_curve_and_keeps_its_world(
         assert 0 <= action < SPEC.n
     with pytest.raises(ConfigError, match="perceives otherwise"):
         load_agent(tmp_path / "whole" / "agent", made("state"))
+
+
+class Replay(gym.Env):
+    """A real world of which only a recorded walk is seen, whatever one does."""
+
+    def reset(self, *, seed=None, options=None):
+        frames, _, poses = walk(5, seed % 1000)
+        self.shown = list(zip(frames, poses, strict=True))
+        frame, pose = self.shown.pop(0)
+        return frame, {"pose": pose}
+
+    def step(self, action):
+        frame, pose = self.shown.pop(0)
+        return frame, 0.0, False, not self.shown, {"pose": pose, "success": True}
+
+
+def test_trials_of_a_joint_run_change_nothing_and_keep_its_world_with_the_best(
+    data: Path, cache: TrainingCache, tmp_path: Path
+) -> None:
+    plain = curve(data, cache, tmp_path / "plain")
+    tried, seen = RealTrials(Replay, TrialsConfig(every=2, episodes=2), tmp_path / "tried"), []
+    train_in_imagination(
+        made("state"), contexts(data), tmp_path / "tried", SMALL, TRAINING, joint=cache, trials=tried,
+        watch=lambda progress, watched: seen.append((progress.step, progress.losses)),
+    )  # fmt: skip
+    assert seen == plain and [trial.step for trial in tried.trials] == [2, 4]
+    best, last = (load_agent(tmp_path / "tried" / name) for name in ("best", "agent"))
+    weights = [agent.world.state_space.state_dict() for agent in (best, last)]  # type: ignore[attr-defined]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0]), "as they were at step 2"
 
 
 def test_an_agent_acts_the_same_whichever_way_its_world_imagines() -> None:
