@@ -20,7 +20,7 @@ from worldloop.rollouts.cache import TrainingCache
 from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
-from worldloop.world_models.actions import ActionSpec
+from worldloop.world_models.actions import ActionSpec, motion_magnitudes
 from worldloop.world_models.config import WorldConfig, preset
 from worldloop.world_models.perception.state_encoder import StateConfig, Surroundings, around, normed, state_grid
 from worldloop.world_models.pose import motion_between, move
@@ -29,7 +29,7 @@ from worldloop.world_models.state_space import StateSpace
 from worldloop.world_models.training.chance import Chance
 from worldloop.world_models.training.config import StageConfig
 from worldloop.world_models.training.state_samples import StateSamples
-from worldloop.world_models.training.state_space import UNROLLED, StateStage
+from worldloop.world_models.training.state_space import BREADTH, UNROLLED, StateStage, either_way
 from worldloop.world_models.training.state_validation import StateScores
 from worldloop.world_models.world_model import WorldModel
 
@@ -189,6 +189,53 @@ def test_gradients_of_a_roll_out_reach_frames_memory_poses_and_every_parameter()
     assert pose.grad is not None and bool(pose.grad[:, [0, 1, 3]].all())
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
+
+
+def test_an_untrained_world_does_as_it_is_asked_and_may_be_stopped() -> None:
+    model, asked = StateSpace(SMALL, 16, (6, 8), 1.5, 100.0), torch.tensor([[1.0, 0, 0, 0, 0], [0, 0.5, 0, -1, 0]])
+    motions, chances = model.head.ways(torch.randn(2, model.size), motion_magnitudes(asked), torch.randn(2, 5))
+    assert torch.equal(motions[:, 0], torch.zeros(2, 5)) and torch.equal(motions[:, 1], -asked)
+    assert torch.allclose(chances.exp().sum(1), torch.ones(2)) and bool((chances[:, 1].exp() < 0.1).all())
+
+
+def test_surprise_is_that_of_two_ways_to_go() -> None:
+    motions, made = torch.randn(4, 2, 5), torch.randn(4, 5)
+    chances = torch.randn(4, 2).log_softmax(1)
+    expected = []
+    for b in range(4):
+        likely = 0.0
+        for way in range(2):
+            off = (motions[b, way] - made[b]).abs()
+            cost = torch.where(off < 0.05, off**2 / 0.1, off - 0.025).sum()
+            likely += math.exp(chances[b, way] - cost / BREADTH)
+        expected.append(-BREADTH * math.log(likely))
+    assert float(either_way(motions, chances, made)) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_a_wall_that_is_seldom_met_is_learned_as_a_wall() -> None:
+    model, generator = space(), torch.Generator().manual_seed(0)
+    forward = motion_magnitudes(torch.tensor([[1.0, 0, 0, 0, 0]]))
+    head, nothing = model.head, torch.zeros(512, 5)
+    adam = torch.optim.Adam(head.motion.parameters(), lr=3e-3)
+
+    def drawn() -> tuple[Tensor, Tensor]:
+        """States, one in ten of which has a wall ahead, and how far steps fall short there."""
+        states = torch.randn(512, model.size, generator=generator)
+        return states, -(states[:, 0] > 1.3).to(torch.float32)
+
+    for _ in range(300):
+        states, short = drawn()
+        made = torch.nn.functional.pad(short.unsqueeze(1), (0, 4))
+        loss = either_way(*head.ways(states, forward.expand(512, -1), nothing), made)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    states, short = drawn()
+    told = head.correct(states, forward.expand(512, -1), nothing)[:, 0]
+    sure = (states[:, 0] - 1.3).abs() > 0.3
+    assert float(((told - short).abs() < 0.1)[sure].float().mean()) > 0.95
+    # Nowhere half-way through a wall.
+    assert bool(((told.abs() < 0.15) | ((told + 1).abs() < 0.15)).all())
 
 
 def test_members_are_averaged_and_their_spread_is_the_uncertainty() -> None:

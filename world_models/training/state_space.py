@@ -19,8 +19,18 @@ UNROLLED = 6
 """Steps predicted in a row, each from the prediction before."""
 CONSISTENCY = 0.05
 """Weight of predicting the next state, over that of showing it: with much, states say only what is easily predicted."""
+BREADTH = 0.1
+"""How far off a motion is before it speaks for the other way that a step may go, in steps and turns."""
 FADING = 0.95
 """What a step further ahead counts, over the step before."""
+
+
+def either_way(motions: Tensor, chances: Tensor, made: Tensor) -> Tensor:
+    """Surprise at motions ``made`` (B, 5), where they were expected to be one or other of ``motions`` (B, W, 5) with
+    probabilities exp ``chances`` (B, W); times `BREADTH`, so that it compares with an absolute error."""
+    expected = made.unsqueeze(1).expand_as(motions)
+    off = F.smooth_l1_loss(motions, expected, beta=0.05, reduction="none").sum(-1)
+    return -BREADTH * torch.logsumexp(chances - off / BREADTH, 1).mean()
 
 
 class StateStage:
@@ -63,7 +73,7 @@ class StateStage:
             back = UNROLLED - ahead
             rows = walks.at(back)
             asked, made = samples.motions(walks, back)
-            correction = self.module.head.correct(state, world.magnitudes(asked), deviation / steps)
+            ways = self.module.head.ways(state, world.magnitudes(asked), deviation / steps)
             deviation = made - asked
             recalled = samples.remembered(walks, back, chance)
             after = world.step_state(state, samples.poses(walks.at(back + 1)), made, deviation, recalled)
@@ -71,7 +81,7 @@ class StateStage:
                 aim = self.module.encode(samples.seen(walks, back, chance))
             goes_on = torch.from_numpy(~cache.terminated[rows]).to(device, torch.float32)
             losses["next"].append(CONSISTENCY * (after.members - aim.unsqueeze(1)).square().mean())
-            losses["motion"].append(F.smooth_l1_loss(asked / steps + correction, made / steps, beta=0.05))
+            losses["motion"].append(either_way(*ways, deviation / steps))
             losses["reward"].append(F.mse_loss(after.reward, torch.from_numpy(cache.rewards[rows]).to(device)))
             losses["continue"].append(F.binary_cross_entropy_with_logits(after.goes_on, goes_on))
             losses["ahead"].append(F.mse_loss(self.module.head.decode(after.state), samples.read(rows)))
