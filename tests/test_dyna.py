@@ -97,6 +97,7 @@ def test_every_round_records_trains_the_world_on_and_an_agent_in_it_and_tries_th
     assert "over chance" in told and "| 1 | world |" in told and "Wall time of all stages" in told
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_it_comes_to_the_same_end(
     whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
