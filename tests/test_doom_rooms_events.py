@@ -273,10 +273,10 @@ def test_worlds_without_events_have_no_event_explorer() -> None:
 def test_a_recording_with_events_says_so_and_one_without_is_described_as_ever(tmp_path: Path) -> None:
     plain = CollectConfig(tmp_path)
     assert set(plain.recipe) == {
-        "first_map", "steps", "policy", "epsilon", "seed", "waypoint", "loop", "random", "goal_fraction"
+        "first_map", "steps", "policy", "epsilon", "seed", "waypoint", "loop", "roam", "random", "goal_fraction"
     }  # fmt: skip
     assert plain.kwargs == {"task": "find", "level": "far"}
-    config = CollectConfig(tmp_path, events=True, steps=60, waypoint=0, loop=0, random=0, event=1)
+    config = CollectConfig(tmp_path, events=True, steps=60, waypoint=0, loop=0, roam=0, random=0, event=1)
     assert config.kwargs == plain.kwargs | {"events": True} and config.recipe["event"] == 1
     env = DoomRoomsEnv(**config.kwargs)
     (episode, *_) = record_map(env, config, 5)

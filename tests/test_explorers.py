@@ -77,7 +77,7 @@ def test_walks_arrive_in_every_map(kind: str) -> None:
 def test_the_roaming_explorer_often_bumps_into_walls_and_never_pushes_for_long(kind: str) -> None:
     bumped = walked = 0
     for map_seed in range(5):
-        poses, _, _, env = _run(RoamingExplorer(pushes=4), 400, kind, map_seed)
+        poses, *_ = _run(RoamingExplorer(pushes=4), 400, kind, map_seed)
         unturned = np.abs([wrap(turn) for turn in np.diff(poses[:, 3])]) < 1e-6
         stopped = (np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1) < 0.5 * STEP) & unturned
         bumped, walked = bumped + stopped.sum(), walked + unturned.sum()
