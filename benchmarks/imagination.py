@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -256,10 +257,16 @@ def _works(world: World, in_states: World | None, batch: int) -> dict[str, Calla
     """
     rng = np.random.default_rng(0)
 
-    def actions() -> Any:
+    def drawn() -> Any:
         if world.actions.kind == "discrete":
             return rng.integers(world.actions.n, size=batch)
         return rng.uniform(-1, 1, (batch, *world.actions.shape)).astype(np.float32)
+
+    # Drawn beforehand: choosing actions is neither the world's work nor the environment's.
+    turns = cycle([drawn() for _ in range(100)])
+
+    def actions() -> Any:
+        return next(turns)
 
     def environment(mode: str = "Disabled", of: World = world, **settings: Any) -> ImaginedVectorEnv:
         env = ImaginedVectorEnv(of, batch, contexts=blank_contexts(of), autoreset_mode=mode, **settings)

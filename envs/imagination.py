@@ -187,7 +187,7 @@ class Imagination:
         (B, R) int64 and retrieved_poses (B, R, 5) float64."""
         known = {
             "pose": copied(episodes.world.pose),
-            "uncertainty": copied(episodes.uncertainty.to(torch.float64)),
+            "uncertainty": copied(episodes.uncertainty, np.float64),
             "context": copied(episodes.context),
         }
         if self.retrieved:

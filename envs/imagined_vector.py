@@ -22,8 +22,8 @@ from ..world_models.world import World
 from .contexts import Contexts
 from .episodes import Episodes, read_snapshot
 from .experience import Experience
-from .imagination import Imagination, draw_seed
-from .observations import Observation
+from .imagination import Imagination, Outcome, draw_seed
+from .observations import Observation, copied
 from .starts import read_options
 from .uncertainty import MaxUncertainty, Uncertainty
 
@@ -161,24 +161,22 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
                 f"The episodes of worlds {before.done.nonzero().flatten().tolist()} are over: "
                 "reset them with reset(options={'reset_mask': …}) before the next step()."
             )
-        rewards = np.zeros(self.num_envs)
-        terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
         over = before.done
-        alive = (~over).cpu().numpy()
-        if alive.all():
+        ended = over.cpu().numpy()
+        if not ended.any():
             after, outcome = self.imagination.step(before, actions)
+            rewards, terminated, truncated = _arrays(outcome)
         else:
             # Only worlds whose episode goes on are imagined: a reset step costs no denoising.
             checked = self.imagination.world.actions.check(actions, (self.num_envs,), before.world.device)
-            after, outcome = before, None
-            if alive.any():
+            rewards = np.zeros(self.num_envs)
+            terminated, truncated = np.zeros((2, self.num_envs), dtype=np.bool_)
+            after = before
+            if not ended.all():
                 stepped, outcome = self.imagination.step(before[~over], checked[~over])
                 after = before.put(~over, stepped)
+                rewards[~ended], terminated[~ended], truncated[~ended] = _arrays(outcome)
             after = after.put(over, self.imagination.begin_next(before[over]))
-        if outcome is not None:
-            rewards[alive] = outcome.reward.cpu().numpy()
-            terminated[alive] = outcome.terminated.cpu().numpy()
-            truncated[alive] = outcome.truncated.cpu().numpy()
         if self.autoreset_mode is AutoresetMode.SAME_STEP and bool(after.done.any()):
             return self._reset_same_step(after, rewards, terminated, truncated)
         self._episodes = after
@@ -331,3 +329,8 @@ class ImaginedVectorEnv(VectorEnv[Any, _Array, _Array]):
             if mask is not None:
                 values[~mask] = 0
         return infos
+
+
+def _arrays(outcome: Outcome) -> tuple[_Array, _Array, _Array]:
+    """Rewards (B,) float64, terminations and truncations (B,) bool, for callers to keep and to change."""
+    return copied(outcome.reward, np.float64), copied(outcome.terminated), copied(outcome.truncated)

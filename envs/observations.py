@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -78,7 +78,7 @@ class Observer:
         return copied(state.pose if name == "pose" else state.latents[:, -1].to(torch.float32))
 
 
-def copied(tensor: Tensor) -> NDArray[Any]:
-    """The numbers of a tensor, for callers to keep and to change."""
+def copied(tensor: Tensor, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """The numbers of a tensor, for callers to keep and to change; of its own type, or of ``dtype``."""
     # On a CPU, Tensor.numpy() shares memory: a caller who edits an observation would edit the world.
-    return np.array(tensor.cpu().numpy())
+    return np.array(tensor.cpu().numpy(), dtype)
