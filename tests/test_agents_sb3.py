@@ -100,7 +100,9 @@ LEARNERS = {
 }
 
 
-@pytest.mark.parametrize("who", [pytest.param(who, marks=() if who == "PPO, keys" else pytest.mark.slow) for who in LEARNERS])
+@pytest.mark.parametrize(
+    "who", [pytest.param(who, marks=() if who == "PPO, keys" else pytest.mark.slow) for who in LEARNERS]
+)
 def test_what_it_learns_in_imagination_is_most_of_the_best_there_is(who: str, tmp_path: Path) -> None:
     algorithm, arena, steps, config = LEARNERS[who]
     world, held_out = ToyWorld(arena), starts_in(arena, 48, seed=1)
