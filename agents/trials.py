@@ -20,7 +20,7 @@ MakeEnv = Callable[[], gym.Env[Any, Any]]
 
 
 class Actor(Protocol):
-    """Acts in B real worlds, as Stable-Baselines3's models do. `Agent` is one."""
+    """Acts in B real worlds, as Stable-Baselines3's models do. `Agent` is one, and so is `planning.MPC`."""
 
     def predict(
         self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True

@@ -5,18 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-
-class Actor(Protocol):
-    """Acts in B real worlds, as Stable-Baselines3's models do. `Agent` is one, and so is `planning.MPC`."""
-
-    def predict(
-        self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Any, Any]:
-        """Actions (B, ...) on ``"frame"`` (B, H, W, 3) and ``"pose"`` (B, 5), and what is remembered."""
+from ..agents.trials import Actor
 
 
 class Timed:

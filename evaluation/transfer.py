@@ -13,13 +13,14 @@ from zlib import crc32
 import gymnasium as gym
 import numpy as np
 
+from ..agents.trials import Actor
 from ..envs.imagination import check_fits
 from ..errors import ConfigError
 from ..files import write_json
 from ..rollouts.splits import seed_range
 from ..world_models.actions import ActionSpec
 from ..world_models.world import World
-from .acting_time import Actor, Spread, Timed
+from .acting_time import Spread, Timed
 from .metrics import Interval, bootstrap, wilson
 from .progress import Progress, silent
 from .report import jsonable, provenance

@@ -10,6 +10,7 @@ from typing import Any
 from ..agents import Agent, load_agent
 from ..agents.dyna import Judged
 from ..agents.planning import PlanSearch, planning_agent
+from ..agents.trials import Actor
 from ..envs.explorers import digest_of
 from ..errors import ConfigError
 from ..planning import MPC
@@ -17,7 +18,6 @@ from ..world_models.config import Imagination
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
 from ..world_models.world_model import WorldModel
-from .acting_time import Actor
 from .progress import Progress
 from .transfer import TransferConfig, evaluate_transfer
 
