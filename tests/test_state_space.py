@@ -209,7 +209,7 @@ def test_surprise_is_that_of_two_ways_to_go() -> None:
             cost = torch.where(off < 0.05, off**2 / 0.1, off - 0.025).sum()
             likely += math.exp(chances[b, way] - cost / BREADTH)
         expected.append(-BREADTH * math.log(likely))
-    assert float(either_way(motions, chances, made)) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert float(either_way(motions, chances, made).mean()) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_a_wall_that_is_seldom_met_is_learned_as_a_wall() -> None:
@@ -226,7 +226,7 @@ def test_a_wall_that_is_seldom_met_is_learned_as_a_wall() -> None:
     for _ in range(300):
         states, short = drawn()
         made = torch.nn.functional.pad(short.unsqueeze(1), (0, 4))
-        loss = either_way(*head.ways(states, forward.expand(512, -1), nothing), made)
+        loss = either_way(*head.ways(states, forward.expand(512, -1), nothing), made).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -256,7 +256,7 @@ def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path
     cache = recorded(tmp_path / "d")
     latents = world.encode(cache.frames[:]).numpy()
     samples = StateSamples(world, cache, latents, UNROLLED)
-    walks = samples.draw(0, 6, seed=3)
+    walks = samples.draw(0, 6, seed=3, whole=True)
     for back in (UNROLLED, 0):
         shown = samples.seen(walks, back, Chance.of(3, 0, 6, world.device))
         for i in range(6):
@@ -288,6 +288,33 @@ def test_what_training_shows_a_state_is_what_it_is_made_of_in_use(tmp_path: Path
                 assert torch.equal(used.poses[0][there], ahead.poses[i][there])
                 assert torch.allclose(used.latents[0][there], ahead.latents[i][there], atol=2e-2)
     assert shown.valid.shape[1] == (2 if retrieval == "none" else 2 + 4 * 2)
+
+
+def test_predictions_begin_at_every_frame_and_meet_the_end_at_all_distances(tmp_path: Path) -> None:
+    world = made()
+    cache = recorded(tmp_path / "d")
+    latents = world.encode(cache.frames[:]).numpy()
+    samples = StateSamples(world, cache, latents, UNROLLED)
+    walks = samples.draw(0, 4000, seed=1)
+    ends = cache.episode_start + cache.episode_lengths - 1
+    begins = walks.at(UNROLLED)
+    # From every frame but the last ones, equally often.
+    possible = np.setdiff1d(np.arange(len(cache.poses)), ends)
+    counts = np.bincount(begins, minlength=len(cache.poses))
+    assert set(np.flatnonzero(counts)) == set(possible)
+    assert counts[possible].max() < 2 * counts[possible].mean()
+    for ahead in range(1, UNROLLED + 1):
+        there = walks.exists(UNROLLED - ahead)
+        episode = np.searchsorted(cache.episode_start, begins, side="right") - 1
+        assert np.array_equal(there, begins + ahead <= ends[episode])
+        assert np.array_equal(walks.at(UNROLLED - ahead)[there], begins[there] + ahead)
+        assert np.isin(walks.at(UNROLLED - ahead)[there], ends).any()
+    # A first frame has been seen alone, after no motion.
+    first = np.isin(begins, cache.episode_start)
+    shown = samples.seen(walks, UNROLLED, Chance.of(1, 0, 4000, world.device))
+    assert shown.valid[torch.from_numpy(first)].sum(1).eq(1).all()
+    asked, went = samples.motions(walks, UNROLLED)
+    assert not asked[torch.from_numpy(first)].any() and not went[torch.from_numpy(first)].any()
 
 
 def test_a_stage_of_training_lowers_its_losses(tmp_path: Path) -> None:
@@ -456,7 +483,7 @@ def test_scores_are_shares_of_what_the_mean_picture_leaves_open(tmp_path: Path) 
     cache = recorded(tmp_path / "d")
     latents = world.encode(cache.frames[:]).numpy()
     scores = StateScores(world, cache, latents, samples=9).score()
-    walks = StateSamples(world, cache, latents, 10).draw(0, 9, 0)
+    walks = StateSamples(world, cache, latents, 10).draw(0, 9, 0, whole=True)
     truth = np.stack([latents[walks.at(back)] for back in range(10, -1, -1)]).astype(np.float64)
     spread = ((truth - truth.mean((0, 1))) ** 2).mean()
     assert scores["state_10_held"] == pytest.approx(((truth[0] - truth[10]) ** 2).mean() / spread, rel=1e-3)

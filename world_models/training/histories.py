@@ -24,11 +24,18 @@ class Histories:
         rows: (B, T) the frames of each walk in the order they are seen; the last of its own repeated beyond its end.
         target: (B,) position in the walk of the frame to predict.
         recorded: (B,) bool, whether the action that leads to it was recorded (palindromes have none).
+        last: (B,) position of the walk's last frame; a target may lie beyond it.
     """
 
     rows: Rows
     target: Rows
     recorded: NDArray[np.bool_]
+    last: Rows
+
+    def exists(self, back: int) -> NDArray[np.bool_]:
+        """(B,) whether there is a frame ``back`` steps before the target: neither before the walk nor after its end."""
+        position = self.target - back
+        return (position >= 0) & (position <= self.last)
 
     def before(self, offset: Rows) -> Rows:
         """(B, n) the frames ``offset`` (B, n) steps from the target, at most 0; before the first there is the first."""
@@ -41,7 +48,7 @@ class Histories:
 
 def draw_histories(
     cache: TrainingCache, context: int, step: int, batch_size: int, seed: int, palindrome: NDArray[np.bool_],
-    way_back: NDArray[np.float64],
+    way_back: NDArray[np.float64], further: int = 0,
 ) -> Histories:
     """Walks whose target has at least ``context`` frames before it, drawn evenly from all such frames.
 
@@ -51,6 +58,8 @@ def draw_histories(
         step, batch_size, seed: of the draw, a function of these alone.
         palindrome: (B,) bool, which of them turn around.
         way_back: (B,) in [0, 1), how far of the way these come back.
+        further: that many steps further on lies the target, beyond the end of the walk if need be: what ends a walk is
+            then as often one step ahead as it is many.
     """
     pivot = cache.window_indices(step, batch_size, context + 1, seed) + context
     episode = np.searchsorted(cache.episode_start, pivot, side="right") - 1
@@ -58,7 +67,9 @@ def draw_histories(
     out = pivot - first
     # A way back of K + 1 … out steps: what lies behind is again all recent frames and one to predict.
     back = np.where(palindrome & (out > context), context + 1 + (way_back * (out - context)).astype(np.int64), 0)
-    target = out + back
-    position = np.minimum(np.arange(target.max() + 1), target[:, None])
-    rows = first[:, None] + np.where(position <= out[:, None], position, 2 * out[:, None] - position)
-    return Histories(rows, target, back == 0)
+    turned = back > 0
+    target = out + back + further
+    last = np.where(turned, out + back, cache.episode_lengths[episode] - 1)
+    position = np.minimum(np.arange(target.max() + 1), np.minimum(target, last)[:, None])
+    rows = first[:, None] + np.where(turned[:, None] & (position > out[:, None]), 2 * out[:, None] - position, position)
+    return Histories(rows, target, ~turned, last)

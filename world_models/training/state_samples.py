@@ -19,6 +19,9 @@ from .histories import Histories, draw_histories
 class StateSamples:
     """Walks of which the last ``ahead`` steps are to be predicted, in one go, from what was seen before them.
 
+    Predictions begin at any frame but the last of its episode, and may lead beyond that one: what ends an episode is to
+    be foreseen from all distances. What was seen before may be a single frame.
+
     Memory gives, here as in use, only frames from before those that a state sees anyway, and in a prediction only those
     from before it began.
 
@@ -34,11 +37,11 @@ class StateSamples:
         self._world, self._cache, self._latents, self.ahead = world, cache, latents, ahead
         self._config: StateConfig = world.config.state
 
-    def draw(self, step: int, batch_size: int, seed: int) -> Histories:
-        """B walks, a function of the arguments alone."""
+    def draw(self, step: int, batch_size: int, seed: int, whole: bool = False) -> Histories:
+        """B walks, a function of the arguments alone; if ``whole``, of those that have all steps and recent frames."""
         none = np.zeros(batch_size)
-        context = self._world.config.context + self.ahead
-        return draw_histories(self._cache, context, step, batch_size, seed, none.astype(bool), none)
+        before, further = (self._world.config.context + self.ahead, 0) if whole else (1, self.ahead - 1)
+        return draw_histories(self._cache, before, step, batch_size, seed, none.astype(bool), none, further)
 
     def seen(self, walks: Histories, back: int, chance: Chance) -> Surroundings:
         """What is seen and remembered ``back`` steps before the end of the walks."""
@@ -48,7 +51,7 @@ class StateSamples:
         rows = walks.before(np.broadcast_to(np.arange(-k + 1, 1) - back, (b, k)))
         age = torch.arange(k - 1, -1, -1, device=device).expand(b, k)
         poses = self.poses(rows)
-        valid = torch.ones(b, k, dtype=torch.bool, device=device)
+        valid = torch.from_numpy(np.stack([walks.exists(back + n) for n in range(k - 1, -1, -1)], 1)).to(device)
         if world.config.remembers and asked * self._config.recalled:
             chosen, ages, there = self._retrieve(walks, around(poses[:, -1], asked), back - 1, back, chance)
             rows = np.concatenate([rows, chosen], 1)
@@ -94,9 +97,11 @@ class StateSamples:
         return rows, (last - back).unsqueeze(1) - columns, chosen.valid.unflatten(0, (b, n)).flatten(1)
 
     def motions(self, walks: Histories, back: int) -> tuple[Tensor, Tensor]:
-        """(B, 5) the motions asked for and made on the way to the frame ``back`` steps before the end."""
+        """(B, 5) the motions asked for and made on the way to the frame ``back`` steps before the end; none to a first
+        frame."""
         rows = walks.at(back)
         asked = self._world.actions.nominal_motion(torch.from_numpy(self._cache.actions[rows]).to(self._world.device))
+        asked = asked * torch.from_numpy(walks.exists(back + 1)).to(asked.device).unsqueeze(1)
         return asked, motion_between(self.poses(walks.at(back + 1)), self.poses(rows)).to(torch.float32)
 
     def poses(self, rows: NDArray[np.int64]) -> Tensor:

@@ -26,11 +26,11 @@ FADING = 0.95
 
 
 def either_way(motions: Tensor, chances: Tensor, made: Tensor) -> Tensor:
-    """Surprise at motions ``made`` (B, 5), where they were expected to be one or other of ``motions`` (B, W, 5) with
-    probabilities exp ``chances`` (B, W); times `BREADTH`, so that it compares with an absolute error."""
+    """Surprise (B,) at motions ``made`` (B, 5), where they were expected to be one or other of ``motions`` (B, W, 5)
+    with probabilities exp ``chances`` (B, W); times `BREADTH`, so that it compares with an absolute error."""
     expected = made.unsqueeze(1).expand_as(motions)
     off = F.smooth_l1_loss(motions, expected, beta=0.05, reduction="none").sum(-1)
-    return -BREADTH * torch.logsumexp(chances - off / BREADTH, 1).mean()
+    return -BREADTH * torch.logsumexp(chances - off / BREADTH, 1)
 
 
 class StateStage:
@@ -79,12 +79,22 @@ class StateStage:
             after = world.step_state(state, samples.poses(walks.at(back + 1)), made, deviation, recalled)
             with torch.no_grad():
                 aim = self.module.encode(samples.seen(walks, back, chance))
+            paid = torch.from_numpy(cache.rewards[rows]).to(device)
             goes_on = torch.from_numpy(~cache.terminated[rows]).to(device, torch.float32)
-            losses["next"].append(CONSISTENCY * (after.members - aim.unsqueeze(1)).square().mean())
-            losses["motion"].append(either_way(*ways, deviation / steps))
-            losses["reward"].append(F.mse_loss(after.reward, torch.from_numpy(cache.rewards[rows]).to(device)))
-            losses["continue"].append(F.binary_cross_entropy_with_logits(after.goes_on, goes_on))
-            losses["ahead"].append(F.mse_loss(self.module.head.decode(after.state), samples.read(rows)))
+            there = torch.from_numpy(walks.exists(back)).to(device, torch.float32)
+
+            def mean(losses: Tensor, there: Tensor = there) -> Tensor:
+                """Over the walks that have this step."""
+                return (losses.reshape(b, -1).mean(1) * there).sum() / there.sum().clamp(min=1)
+
+            off = (after.members - aim.unsqueeze(1)).square()
+            shown = (self.module.head.decode(after.state) - samples.read(rows)).square()
+            ends = F.binary_cross_entropy_with_logits(after.goes_on, goes_on, reduction="none")
+            losses["next"].append(CONSISTENCY * mean(off))
+            losses["motion"].append(mean(either_way(*ways, deviation / steps)))
+            losses["reward"].append(mean((after.reward - paid).square()))
+            losses["continue"].append(mean(ends))
+            losses["ahead"].append(mean(shown))
             state = after.state
         weights = FADING ** torch.arange(UNROLLED, device=device, dtype=torch.float32)
         return {"now": now} | {name: (torch.stack(each) * weights).mean() for name, each in losses.items()}

@@ -36,7 +36,7 @@ class StateScores:
     ) -> None:
         self._world, self._seed = world, seed
         self._samples = StateSamples(world, cache, latents, HORIZON)
-        self._walks = self._samples.draw(0, samples, seed)
+        self._walks = self._samples.draw(0, samples, seed, whole=True)
 
     @torch.no_grad()
     def score(self) -> dict[str, float]:
