@@ -120,3 +120,33 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     rates = [learning_rate(stage, i) for i in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[-1] < 0.02
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_all_stages_train_in_half_precision(data: Path, tmp_path: Path) -> None:
+    judge = StageConfig(steps=2, batch_size=4, warmup=2)
+    run = replace(config(data, tmp_path, 2), precision="bfloat16", error=judge, validation=None)
+    losses = curve(run)
+    assert len({stage for stage, _, _ in losses}) == 5
+    assert all(math.isfinite(value) for _, _, each in losses for value in each.values())
+    # It computes otherwise than in full precision, but not far from it.
+    exact = curve(replace(run, out=tmp_path / "exact", precision="float32"))
+    assert [where[:2] for where in losses] == [where[:2] for where in exact]
+    assert losses != exact
+    for (_, step, rough), (_, _, fine) in zip(losses, exact, strict=True):
+        if step == 1:
+            assert rough == pytest.approx(fine, rel=0.1)
+
+
+def test_a_world_learns_other_outcomes_and_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    first = replace(config(data, tmp_path / "first", 2), validation=None)
+    judge = StageConfig(steps=2, batch_size=4, warmup=2)
+    base = load_world(train(replace(first, error=judge)))  # type: ignore[arg-type]
+    run = replace(first, out=tmp_path / "other", start_from=(str(tmp_path / "first/world"),), only="outcomes", seed=1)
+    world = load_world(train(run))  # type: ignore[arg-type]
+    before, after = base.state_dict(), world.state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in changed} == {"outcome_head", "state_space"}
+    assert all("outcome" in name for name in changed)
+    with pytest.raises(ConfigError, match="--start-from"):
+        replace(first, only="outcomes")

@@ -127,6 +127,8 @@ def plucker_rays(poses: Tensor, viewer: Tensor, rays: Tensor, scale: float) -> T
     # Forward, left, up until the end: what is turned round in a ring has the same products.
     turn = (camera_axes(poses) @ to_viewer.transpose(-1, -2)).to(torch.float32)
     origin = (to_viewer @ ((poses[..., :3] - viewer[..., :3]) / scale).unsqueeze(-1)).to(torch.float32)
-    direction = rays.to(turn).roll(1, -1) @ turn
+    # Geometry is exact where the rest is computed in half precision.
+    with torch.autocast(poses.device.type, enabled=False):
+        direction = rays.to(turn).roll(1, -1) @ turn
     moment = torch.linalg.cross(origin.transpose(-1, -2).expand_as(direction), direction)
     return torch.cat([moment[..., 1:], moment[..., :1], direction[..., 1:], direction[..., :1]], -1)

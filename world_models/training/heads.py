@@ -43,16 +43,26 @@ class HeadsStage:
         latents: (N, C, h, w) float16 latents of the cache's frames.
         config: batch size.
         seed: of every random choice.
+        motions: train the pose head too.
     """
 
     def __init__(
-        self, world: WorldModel, cache: TrainingCache, latents: NDArray[np.float16], config: StageConfig, seed: int
+        self,
+        world: WorldModel,
+        cache: TrainingCache,
+        latents: NDArray[np.float16],
+        config: StageConfig,
+        seed: int,
+        motions: bool = True,
     ) -> None:
         self._world, self._cache, self._latents, self._config, self._seed = world, cache, latents, config, seed
         members = world.config.outcome_members
         # Another number of members is another checkpoint: a run begun with another one trains its heads again.
-        self.name = "heads" if members == 1 else f"heads-{members}"
-        self.module = nn.ModuleDict({"pose_head": world.pose_head, "outcome_head": world.outcome_head})
+        name = "heads" if motions else "outcomes"
+        self.name = name if members == 1 else f"{name}-{members}"
+        self.module = nn.ModuleDict({"outcome_head": world.outcome_head})
+        if motions:
+            self.module["pose_head"] = world.pose_head
 
     def loss(self, step: int) -> dict[str, Tensor]:
         """Losses of one batch of recorded transitions."""
@@ -73,17 +83,19 @@ class HeadsStage:
         last = torch.lerp(last, chance.gauss(3, *last.shape[1:]), noisy)
         imagined = torch.lerp(target, chance.gauss(4, *target.shape[1:]), NEXT_NOISE * chance.even(5, 1, 1, 1))
 
-        made = world.predict_motion(last, deviation, asked)
         rewards, logits = world.outcome_head(last, imagined, world.magnitudes(motion))
         members = rewards.shape[1]
         weights = resample(np.searchsorted(cache.episode_start, aim, side="right") - 1, members, self._seed).to(device)
         paid = torch.from_numpy(cache.rewards[aim]).to(device)[:, None].expand(-1, members)
         goes_on = torch.from_numpy(~cache.terminated[aim]).to(device, torch.float32)[:, None].expand(-1, members)
-        return {
-            "pose": F.smooth_l1_loss(made.float() / steps, motion / steps, beta=0.05),
+        losses = {
             "reward": (weights * (rewards.float() - paid).square()).mean(),
             "continue": F.binary_cross_entropy_with_logits(logits.float(), goes_on, weight=weights),
         }
+        if "pose_head" in self.module:
+            made = world.predict_motion(last, deviation, asked)
+            losses["pose"] = F.smooth_l1_loss(made.float() / steps, motion / steps, beta=0.05)
+        return losses
 
     def _motions(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """(B, 5) the motions asked for and made on the way to frames ``rows``."""

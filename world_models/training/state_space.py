@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
@@ -45,56 +45,72 @@ class StateStage:
         latents: (N, C, h, w) float16 latents of the cache's frames.
         config: batch size.
         seed: of every random choice.
+        outcomes: train nothing but what tells rewards and ends.
     """
 
     name = "state"
 
     def __init__(
-        self, world: WorldModel, cache: TrainingCache, latents: NDArray[np.float16], config: StageConfig, seed: int
+        self,
+        world: WorldModel,
+        cache: TrainingCache,
+        latents: NDArray[np.float16],
+        config: StageConfig,
+        seed: int,
+        outcomes: bool = False,
     ) -> None:
         assert world.state_space is not None
         self._world, self._cache, self._config, self._seed = world, cache, config, seed
         self._samples = StateSamples(world, cache, latents, UNROLLED)
-        self.module: StateSpace = world.state_space
+        self._space: StateSpace = world.state_space
+        self.module: nn.Module = self._space
+        if outcomes:
+            self.name = "state-outcomes"
+            self._space.requires_grad_(False)
+            self.module = nn.ModuleDict({"head": nn.ModuleDict({"outcome": self._space.head.outcome})})
+            self.module.requires_grad_(True)
 
     def loss(self, step: int) -> dict[str, Tensor]:
         """Losses of one batch of recorded walks."""
         world, cache, b, device = self._world, self._cache, self._config.batch_size, self._world.device
-        samples, spec = self._samples, world.actions
+        samples, space, spec = self._samples, self._space, world.actions
         chance = Chance.of(self._seed, step, b, device)
         walks = samples.draw(step, b, self._seed)
         steps = torch.tensor([spec.step_length] * 3 + [spec.step_angle] * 2, device=device)
-        state = self.module.encode(samples.seen(walks, UNROLLED, chance))
-        now = F.mse_loss(self.module.head.decode(state), samples.read(walks.at(UNROLLED)))
+        state = space.encode(samples.seen(walks, UNROLLED, chance))
+        losses: dict[str, list[Tensor]] = {}
+        now: dict[str, Tensor] = {}
+        if self.module is space:
+            now["now"] = F.mse_loss(space.head.decode(state), samples.read(walks.at(UNROLLED)))
         asked, made = samples.motions(walks, UNROLLED)
         deviation = made - asked
-        losses: dict[str, list[Tensor]] = {name: [] for name in ("next", "motion", "reward", "continue", "ahead")}
         for ahead in range(1, UNROLLED + 1):
             back = UNROLLED - ahead
             rows = walks.at(back)
-            asked, made = samples.motions(walks, back)
-            ways = self.module.head.ways(state, world.magnitudes(asked), deviation / steps)
-            deviation = made - asked
-            recalled = samples.remembered(walks, back, chance)
-            after = world.step_state(state, samples.poses(walks.at(back + 1)), made, deviation, recalled)
-            with torch.no_grad():
-                aim = self.module.encode(samples.seen(walks, back, chance))
-            paid = torch.from_numpy(cache.rewards[rows]).to(device)
-            goes_on = torch.from_numpy(~cache.terminated[rows]).to(device, torch.float32)
             there = torch.from_numpy(walks.exists(back)).to(device, torch.float32)
 
             def mean(losses: Tensor, there: Tensor = there) -> Tensor:
                 """Over the walks that have this step."""
                 return (losses.reshape(b, -1).mean(1) * there).sum() / there.sum().clamp(min=1)
 
-            off = (after.members - aim.unsqueeze(1)).square()
-            shown = (self.module.head.decode(after.state) - samples.read(rows)).square()
-            ends = F.binary_cross_entropy_with_logits(after.goes_on, goes_on, reduction="none")
-            losses["next"].append(CONSISTENCY * mean(off))
-            losses["motion"].append(mean(either_way(*ways, deviation / steps)))
-            losses["reward"].append(mean((after.reward - paid).square()))
-            losses["continue"].append(mean(ends))
-            losses["ahead"].append(mean(shown))
+            asked, made = samples.motions(walks, back)
+            before, last = state, deviation
+            deviation = made - asked
+            recalled = samples.remembered(walks, back, chance)
+            after = world.step_state(state, samples.poses(walks.at(back + 1)), made, deviation, recalled)
             state = after.state
+            paid = torch.from_numpy(cache.rewards[rows]).to(device)
+            goes_on = torch.from_numpy(~cache.terminated[rows]).to(device, torch.float32)
+            ends = F.binary_cross_entropy_with_logits(after.goes_on, goes_on, reduction="none")
+            found = {"reward": mean((after.reward - paid).square()), "continue": mean(ends)}
+            if self.module is space:
+                with torch.no_grad():
+                    aim = space.encode(samples.seen(walks, back, chance))
+                ways = space.head.ways(before, world.magnitudes(asked), last / steps)
+                found["next"] = CONSISTENCY * mean((after.members - aim.unsqueeze(1)).square())
+                found["motion"] = mean(either_way(*ways, deviation / steps))
+                found["ahead"] = mean((space.head.decode(state) - samples.read(rows)).square())
+            for name, loss in found.items():
+                losses.setdefault(name, []).append(loss)
         weights = FADING ** torch.arange(UNROLLED, device=device, dtype=torch.float32)
-        return {"now": now} | {name: (torch.stack(each) * weights).mean() for name, each in losses.items()}
+        return now | {name: (torch.stack(each) * weights).mean() for name, each in losses.items()}

@@ -134,6 +134,8 @@ class _Run:
         )  # fmt: skip
         shape = replace(shape, cdit=seen, retrieval=config.retrieval, error_head=config.error.steps > 0)
         self.bases = [read_world(world_directory(name)) for name in config.start_from]
+        if config.only == "outcomes":
+            shape = replace(shape, error_head=self.bases[0].config.error_head)
         if not config.state.steps:
             spaces = [base.config.state for base in self.bases if base.config.state is not None]
             shape = replace(shape, state=spaces[0] if spaces else None)
@@ -155,9 +157,12 @@ class _Run:
             if not self._perceive():
                 return None
             self.kept.load_state_dict(world.state_dict())
-            self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
+            everything = config.only == "everything"
+            if everything:
+                self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
-            heads = self._fit(HeadsStage(world, self.cache, latents, config.heads, config.seed), config.heads)
+            stage = HeadsStage(world, self.cache, latents, config.heads, config.seed, motions=everything)
+            heads = self._fit(stage, config.heads)
             if heads is None:
                 return None
             self._keep(heads)
@@ -169,25 +174,26 @@ class _Run:
                     self.recall = Recollection(self.kept, self.validation, held_out)
                 if world.state_space is not None:
                     self.states = StateScores(self.kept, self.validation, held_out)
-            last = DynamicsStage(
-                world, self.cache, latents, config.dynamics, config.memory, config.seed, config.packing
-            )
-            average = self._fit(last, config.dynamics, self._after_dynamics_step)
-            if average is None:
-                return None
-            self.scores = self._validate(average, config.dynamics.steps)
+            if everything:
+                last = DynamicsStage(
+                    world, self.cache, latents, config.dynamics, config.memory, config.seed, config.packing
+                )
+                average = self._fit(last, config.dynamics, self._after_dynamics_step)
+                if average is None:
+                    return None
+                self.scores = self._validate(average, config.dynamics.steps)
             if world.state_space is not None:
                 # The last packing's turn may have seen no memory.
                 world.use(self.kept.config)
-                space = StateStage(world, self.cache, latents, config.state, config.seed)
+                space = StateStage(world, self.cache, latents, config.state, config.seed, outcomes=not everything)
                 states = self._fit(space, config.state, self._after_state_step)
                 if states is None:
                     return None
                 self._score_states(states, config.state.steps)
-            if config.error.steps:
-                stage = ErrorStage(self.kept, self.cache, latents, config.error, config.seed)
+            if config.error.steps and everything:
+                judging = ErrorStage(self.kept, self.cache, latents, config.error, config.seed)
                 # No other stage depends on this one, so it alone depends on its configuration.
-                judge = self._fit(stage, config.error, fingerprint=f"{self.fingerprint}-{config.error.fingerprint()}")
+                judge = self._fit(judging, config.error, fingerprint=f"{self.fingerprint}-{config.error.fingerprint()}")
                 if judge is None:
                     return None
                 self._keep(judge, "error_head.")
