@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
-from ..world_models.noise import hash64
+from ..world_models.noise import hash64, uniform
 from ..world_models.pretrained import load_world
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
@@ -29,6 +29,9 @@ from .observations import Observation, Observer, copied
 from .starts import Starts
 from .thresholds import calibrated_threshold
 from .uncertainty import MaxUncertainty, Uncertainty, check_uncertainty, doubt
+
+_END = 4
+"""Stream of the draw that ends episodes."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,9 @@ class Imagination:
     def step(self, episodes: Episodes, actions: Any) -> tuple[Episodes, Outcome]:
         """One imagined step of B episodes.
 
-        An episode terminates where the world is more likely to end than to go on (continues < 0.5), and is truncated at
-        the time limit and where the world is less sure than it must be.
+        An episode terminates with the probability that the world gives, by a draw that is a function of its seed and
+        step: who earns a tenth of a reward for certain also ends one time in ten, and cannot earn it again and again.
+        It is truncated at the time limit and where the world is less sure than it must be.
 
         Args:
             episodes: B of them.
@@ -155,7 +159,8 @@ class Imagination:
             world, step = self.world.imagine(episodes.world, actions)
             unsure = self._doubt(episodes.world, actions, step)
         elapsed = episodes.elapsed + 1
-        terminated = step.continues < 0.5
+        drawn = uniform(episodes.world.seeds, episodes.world.step, (1,), _END)[:, 0]
+        terminated = step.continues < drawn
         limit = self.max_episode_steps
         truncated = torch.zeros_like(terminated) if limit is None else elapsed >= limit
         if self.max_uncertainty is not None:

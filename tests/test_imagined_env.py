@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +14,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from toy_world import AXES, KEYS, ToyArena, ToyEnv, ToyWorld, standing_at, toy_contexts
 
 from worldloop.envs.imagined import ImaginedEnv
+from worldloop.envs.imagined_vector import ImaginedVectorEnv
 from worldloop.errors import ConfigError, DataError, WorldFormatError
 
 
@@ -236,3 +238,34 @@ def test_the_world_is_asked_once_a_step_and_not_to_reset():
     play(env, [0, 0, 0])
     assert world.imagined_batches == [1, 1, 1]
     assert torch.equal(env.state.step, torch.tensor([8]))
+
+
+class Mortal(ToyWorld):
+    """Every step ends three of ten episodes, and pays that share of a reward."""
+
+    def imagine(self, state, actions, pose=None):
+        after, step = super().imagine(state, actions, pose)
+        even = torch.full_like(step.continues, 0.3)
+        return after, replace(step, continues=1 - even, reward=even)
+
+
+def test_an_episode_ends_as_often_as_the_world_says_and_pays_no_more_than_once():
+    world = Mortal()
+    envs = ImaginedVectorEnv(world, num_envs=2000, contexts=toy_contexts(world.arena))
+    envs.reset(seed=3)
+    _, _, terminated, _, _ = envs.step(np.zeros(2000, np.int64))
+    assert terminated.mean() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 2000) ** 0.5)
+    env = make_env(Mortal())
+    earned, lengths = [], []
+    for seed in range(300):
+        env.reset(seed=seed)
+        rewards, over = [], False
+        while not over:
+            _, reward, over, _, _ = env.step(0)
+            rewards.append(reward)
+        earned.append(sum(rewards))
+        lengths.append(len(rewards))
+    # Geometric: 1 / 0.3 steps on average, so that a reward is earned once on average, and not again and again.
+    spread = (0.7 / 0.3**2 / 300) ** 0.5
+    assert np.mean(lengths) == pytest.approx(1 / 0.3, abs=4 * spread)
+    assert np.mean(earned) == pytest.approx(1, abs=4 * 0.3 * spread)
