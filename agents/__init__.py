@@ -9,6 +9,7 @@ from .frame_stack import FrameStack
 from .heads import HeadsConfig, QHead, ValueHead
 from .imagined_batch import ImaginedBatch, ObservedStarts, roll_out
 from .policies import BoxPolicy, KeysPolicy
+from .pretrained import agent_directory, bundled_agents
 from .returns import ReturnScale, lambda_returns
 from .sb3_config import Sb3Config
 from .train import TrainAgentConfig, train_agent
@@ -34,7 +35,9 @@ __all__ = [
     "Trial",
     "TrialsConfig",
     "ValueHead",
+    "agent_directory",
     "agent_training",
+    "bundled_agents",
     "clone_behaviour",
     "lambda_returns",
     "load_agent",

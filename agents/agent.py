@@ -175,14 +175,15 @@ def load_agent(path: str | Path, world: World | None = None, device: str = "cpu"
     """Open a trained agent of any kind. Loading one never executes code.
 
     Args:
-        path: directory that training or `Agent.save` wrote.
-        world: the world it perceives through; default: the one it was trained in, by name. An agent that learned from
-            frames alone brings its own.
+        path: a bundled agent (``"find-near"``), or the directory that training or `Agent.save` wrote.
+        world: the world it perceives through; default: the one it was trained in, by its bundled name or where it lay
+            from the agent when that was saved. An agent that learned from frames alone brings its own.
         device: where to compute, if the world is loaded here.
         seed: of the choices of `Agent.predict`.
 
     Raises:
-        WorldFormatError: files missing, damaged, of another version or not of one agent; or its world is gone.
+        WorldFormatError: no such agent; files missing, damaged, of another version or not of one agent; or its world is
+            gone.
         ConfigError: the world perceives otherwise than the one it was trained in; or the agent's heads are those of
             Stable-Baselines3, which is not installed.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from ..errors import ConfigError, WorldFormatError
 from ..files import replacing, write_json
 from ..world_models.actions import ActionSpec
-from ..world_models.pretrained import bundled_worlds, load_world
+from ..world_models.pretrained import bundled_worlds, load_world, world_directory
 from ..world_models.world import World
 from .frame_stack import FrameStack
+from .pretrained import agent_directory
 
 _DESCRIPTION, _WEIGHTS = "agent.json", "weights.safetensors"
 
@@ -59,8 +61,7 @@ class StoredAgent:
         if world is None:
             if not name:
                 raise ConfigError(f"The agent in {self.path} was trained in a world without a directory: give world=.")
-            beside = self.path / name
-            world = load_world(beside if (beside / "world.json").is_file() else name, device)
+            world = load_world(name if name in bundled_worlds() else (self.path / name).resolve(), device)
         if perception(world) != self.description["perception"]:
             raise ConfigError("This world perceives otherwise than the one this agent was trained in: give that one.")
         return world
@@ -81,11 +82,12 @@ def write_agent(directory: Path, description: dict[str, Any], weights: Mapping[s
 
 
 def read_agent(path: Path) -> StoredAgent:
-    """The inverse of `write_agent`.
+    """The inverse of `write_agent`; ``path`` may also be the name of a bundled agent.
 
     Raises:
-        WorldFormatError: files missing or damaged.
+        WorldFormatError: no such agent, or files missing or damaged.
     """
+    path = agent_directory(path)
     try:
         description = json.loads((path / _DESCRIPTION).read_text())
         return StoredAgent(path, {"format": "", **description}, load_file(path / _WEIGHTS))
@@ -109,11 +111,11 @@ def perception(world: World) -> str:
 
 
 def world_name(world: World, directory: Path) -> str:
-    """How to find ``world`` again: by its bundled name, or by its path, from ``directory`` where it lies below."""
+    """How to find ``world`` again: by its bundled name, or by its path from ``directory``, to be moved with it."""
     at = getattr(world, "directory", None)
     if not isinstance(at, Path):
         return ""
-    if at.name in bundled_worlds() and at.parent.name == "pretrained":
+    at = at.resolve()
+    if at.name in bundled_worlds() and at == world_directory(at.name).resolve():
         return at.name
-    at, base = at.resolve(), directory.resolve()
-    return str(at.relative_to(base)) if at.is_relative_to(base) else str(at)
+    return Path(os.path.relpath(at, directory.resolve())).as_posix()

@@ -59,8 +59,8 @@ class TrainAgentConfig:
     samples: int = 4096
     """Choices that cloning and distilling learn from: recorded ones, or planned ones."""
     teacher: Path | None = None
-    """With distilling: directory of the agent whose policy proposes plans, whose critic ends them, and whose policy
-    learns from them."""
+    """With distilling: the agent, a bundled one or a directory, whose policy proposes plans, whose critic ends them,
+    and whose policy learns from them."""
     planning: PlanSearch = field(default_factory=PlanSearch)
     """With distilling: how plans are searched."""
     depth: int = 4
@@ -101,7 +101,7 @@ class TrainAgentConfig:
         if self.data is None and (self.joint or self.method == "cloning"):
             raise ConfigError("Joint training and cloning learn from recorded experience: give --data.")
         if (self.teacher is None) == (self.method == "distilling"):
-            raise ConfigError("Distilling, and nothing else, needs a trained agent: give --teacher its directory.")
+            raise ConfigError("Distilling, and nothing else, needs a trained agent: give --teacher one.")
         if self.joint and (self.method != "imagination" or self.imagination == "video"):
             raise ConfigError("Joint training is actor-critic in imagination, in state space.")
         if self.method in ("cloning", "distilling") and self.trials.every:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -60,8 +60,11 @@ class Minari:
 
 def do_collect(config: Collect) -> None:
     """Record."""
+    from ..agents.pretrained import agent_directory
     from ..envs.collecting import collect
 
+    if config.agent is not None:
+        config = replace(config, agent=agent_directory(config.agent))
     with Bars() as bars:
         dataset = collect(config, lambda p: bars("maps", p.maps_done, p.maps, f"{p.frames} frames"))
     OUT.print(f"{config.out}: {dataset.num_frames} frames in {len(dataset)} episodes, {dataset.split} split.")

@@ -19,7 +19,9 @@ from ..evaluation import (
     SensitivityConfig,
 )
 from ..evaluation.transfer import TransferConfig
-from ..evaluation.transfer_actors import AgentPlanning
+from ..evaluation.transfer_actors import WITH_MEMORY, WITHOUT, AgentPlanning, Returning
+from ..evaluation.values_report import ValuesConfig
+from ..world_models.config import Imagination
 from .console import OUT, Bars
 from .worlds import Device, OneWorld, SeveralWorlds, load_one, named_worlds
 
@@ -99,15 +101,33 @@ class Transfer:
     """Does what was learned in imagination hold in the real world? Agents on held-out maps, beside chance, and what
     planning adds to them. The same command goes on with a test that was interrupted."""
 
-    agents: tuple[str, ...]
-    """Directories of agents; each may have a name before it: "cloned=runs/clone/agent"."""
+    agents: tuple[str, ...] = ()
+    """Bundled agents, or directories of trained ones; each may have a name before it: "cloned=runs/clone/agent"."""
     device: Device = "auto"
     """Where to compute."""
     out: Path = Path("runs/transfer")
     """Directory for the report (JSON)."""
     planning: AgentPlanning = field(default_factory=AgentPlanning)
     """Whether they plan too, and how."""
+    returning: Returning = field(default_factory=Returning)
+    """Whether a world goes out and comes back, with its memory and without, and how it plans its way."""
     settings: Annotated[TransferConfig, tyro.conf.arg(name="")] = field(default_factory=TransferConfig)
+
+
+@dataclass(frozen=True)
+class Values:
+    """Is what an agent expects true? Its values and its imagined lives against real ones from the same moments, on
+    held-out maps."""
+
+    agent: Path
+    """A bundled agent, or the directory of a trained one."""
+    imagination: Imagination | None = None
+    """How its world imagines; default: as in its training, or, where that is not known, as the world does by itself."""
+    device: Device = "auto"
+    """Where to compute."""
+    out: Path = Path("runs/values")
+    """Directory for the report (JSON) and the figure."""
+    settings: Annotated[ValuesConfig, tyro.conf.arg(name="")] = field(default_factory=ValuesConfig)
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,7 @@ class Evaluate:
         | Annotated[Planning, tyro.conf.subcommand("planning")]
         | Annotated[Ranking, tyro.conf.subcommand("ranking")]
         | Annotated[Transfer, tyro.conf.subcommand("transfer")]
+        | Annotated[Values, tyro.conf.subcommand("values")]
     )
 
 
@@ -135,6 +156,9 @@ def do_evaluate(verb: Evaluate) -> None:
     if isinstance(test, Transfer):
         with Bars() as bars:
             report = _transfer(test, bars)
+    elif isinstance(test, Values):
+        with Bars() as bars:
+            report = _values(test, bars)
     elif isinstance(test, Sensitivity):
         world = load_one(test)
         with Bars() as bars:
@@ -160,22 +184,36 @@ def do_evaluate(verb: Evaluate) -> None:
             else:
                 report = retention(worlds, test.settings, test.out, progress=bars)
     OUT.print(str(report), markup=False)
+    if isinstance(test, Transfer) and test.returning.add:
+        OUT.print(f"memory over none: {report.compare('return', WITH_MEMORY, WITHOUT)}", markup=False)
     OUT.print(f"Pictures and the whole report: {test.out}")
 
 
 def _transfer(verb: Transfer, progress: Bars) -> Any:
+    from ..agents.pretrained import agent_directory
     from ..evaluation.transfer import evaluate_transfer
     from ..evaluation.transfer_actors import cast_of
     from ..world_models.training.train import pick_device
 
-    named = [(name or Path(path).parent.name, path) for name, _, path in (a.rpartition("=") for a in verb.agents)]
-    agents = {name: Path(path) for name, path in named}
+    given = (entry.rpartition("=") for entry in verb.agents)
+    named = [(name or Path(path).parent.name or path, path) for name, _, path in given]
+    agents = {name: agent_directory(path) for name, path in named}
     if len(agents) < len(named):
         raise ConfigError("Give at least one agent, each with a name of its own.")
-    cast = cast_of(agents, verb.planning, str(pick_device(verb.device)), verb.settings.seed)
+    if verb.returning.add and verb.settings.tasks != ("return",):
+        raise ConfigError("Going out and coming back is the task return alone: give --tasks return.")
+    cast = cast_of(agents, verb.planning, str(pick_device(verb.device)), verb.settings.seed, verb.returning)
     return evaluate_transfer(
         cast.world, cast.actors, verb.settings, verb.out, identities=cast.identities, progress=progress
     )
+
+
+def _values(verb: Values, progress: Bars) -> Any:
+    from ..evaluation.values import agent_in, evaluate_values
+    from ..world_models.training.train import pick_device
+
+    world, agent = agent_in(verb.agent, verb.imagination, str(pick_device(verb.device)), verb.settings.seed)
+    return evaluate_values(world, agent, verb.settings, verb.out, progress=progress)
 
 
 def _ways_of(test: Planning | Ranking) -> dict[str, Any]:

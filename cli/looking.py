@@ -91,7 +91,10 @@ def do_demo(verb: Demo) -> None:
     from ..evaluation import run_demo
 
     config = DemoConfig()
-    config = replace(config, compare=replace(config.compare, seed=verb.seed), plan=replace(config.plan, seed=verb.seed))
+    config = replace(
+        config, compare=replace(config.compare, seed=verb.seed), plan=replace(config.plan, seed=verb.seed),
+        agent=replace(config.agent, seed=verb.seed),
+    )  # fmt: skip
     with Bars() as bars:
         report = run_demo(load_one(verb), verb.out, config, progress=bars)
     OUT.print(f"Done in {report.seconds:.0f} s. Open {report.page} in a browser.")

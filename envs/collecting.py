@@ -103,7 +103,8 @@ class CollectConfig:
     DoomRooms has; elsewhere say roam, random or your own."""
 
     agent: Path | None = None
-    """Directory of a trained agent, for the policies agent and mix. Loading one executes no code."""
+    """Directory of a trained agent, for the policies agent and mix; on the command line also a bundled one's name.
+    Loading one executes no code."""
 
     acting: float = 1.0
     """Share of the agent in the mix, where there is one."""

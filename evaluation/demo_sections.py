@@ -6,8 +6,10 @@ from pathlib import Path
 
 from .comparison import CompareReport
 from .control_report import ControlReport, Outcome
+from .demo_agent import AGENT, AgentConfig
 from .metrics import Interval
 from .page import Picture, Section, Table
+from .transfer import TransferReport
 
 
 def clips_section(report: CompareReport, folder: Path) -> Section:
@@ -88,8 +90,8 @@ def planning_section(report: ControlReport, folder: Path) -> Section:
             Picture(
                 folder / f"episode-{i}-map.png",
                 "The same episode from above, which the agent never sees: the way really taken, every plan "
-                "as it was imagined, and the goal with the direction to look in. (The star is a lamp, the "
-                "goal of another task.)",
+                "as it was imagined, and the goal with the direction to look in. (The star is a column, "
+                "the goal of another task.)",
                 pixels=False,
             ),
         ]
@@ -109,15 +111,46 @@ def planning_section(report: ControlReport, folder: Path) -> Section:
     )
 
 
+def agent_section(report: TransferReport, config: AgentConfig, folder: Path) -> Section:
+    """What an agent achieved that learned in imagination, and its first episodes."""
+    rows = {row.name: row for row in report.rows}
+    table = Table(
+        ("found the column", "episodes", "real steps when found"),
+        tuple(
+            (told, _share(rows[name].success), f"{rows[name].steps.estimate:.1f}" if rows[name].steps.n else "-")
+            for name, told in ((AGENT, "the agent"), ("random", "random actions"))
+        ),
+    )
+    pictures = tuple(
+        Picture(
+            folder / f"film-{i}.mp4",
+            f"Episode {i + 1} of {config.episodes}, not chosen. Left: what the agent sees. Right: its way from "
+            "above, which it never sees; the star is the column.",
+        )
+        for i in range(min(config.films, config.episodes))
+    )
+    return Section(
+        "Learned in imagination, acting in reality",
+        (
+            f"This agent has learned inside the world {report.provenance['world']}, by imagined experience. Here it is "
+            "to find the magenta column that stands in the room where it starts. It knows frames and where they were "
+            "taken, neither the map nor the column's place; it plans nothing, but does at once what its policy says.",
+            "Random actions begin at the same places and have as many steps. In brackets: 95 % intervals (Wilson).",
+        ),
+        (table,),
+        pictures,
+    )
+
+
 def again_section(comparison: CompareReport, planning: ControlReport) -> Section:
     """How to measure it in full."""
     name = comparison.provenance["world"]
     return Section(
         "Measure it yourself",
         (
-            f"This page is a small sample. The full measurements: worldloop compare --world {name}, and "
-            f"worldloop plan --world {name} --episodes 50.",
-            "Every number above is in compare/compare.json and plan/plan.json beside this page.",
+            f"This page is a small sample. The full measurements: worldloop compare --world {name}, "
+            f"worldloop plan --world {name} --episodes 50, and worldloop evaluate transfer --agents find-near.",
+            "Every number above is in compare/compare.json, plan/plan.json and agent/transfer.json beside this page.",
         ),
     )
 

@@ -123,10 +123,18 @@ class TransferReport:
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
         return "\n".join(
-            f"{row.task:<9} {row.name:<{width}}  success {row.success}  return {row.reward}  steps {row.steps}  "
-            f"over chance {row.gain}  seconds/action {row.seconds}"
+            f"{row.task:<9} {row.name:<{width}}  success {row.success}  return {row.reward}  "
+            f"steps {row.steps if row.steps.n else '–'}  over chance {row.gain}  seconds/action {row.seconds}"
             for row in self.rows
         )
+
+    def compare(self, task: str, name: str, other: str) -> Interval:
+        """Success of ``name`` minus that of ``other`` in ``task``, map by map; interval over maps.
+
+        Raises:
+            KeyError: they have not played that.
+        """
+        return _gain(self.episodes[task][name], self.episodes[task][other], self.config.seed)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data; numbers that do not exist are null."""
@@ -305,6 +313,12 @@ def _row(
         success=wilson(sum(episode.success for episode in episodes), len(episodes)),
         reward=bootstrap([episode.reward for episode in episodes], maps, seed=seed),
         steps=bootstrap([e.steps if e.success else np.nan for e in episodes], maps, seed=seed),
-        gain=bootstrap([e.success - c.success for e, c in zip(episodes, chance, strict=True)], maps, seed=seed),
+        gain=_gain(episodes, chance, seed),
         seconds=Spread.of(seconds),
     )
+
+
+def _gain(episodes: Sequence[Played], others: Sequence[Played], seed: int) -> Interval:
+    """Success minus that of others on the same maps; interval over maps."""
+    maps = [episode.map_seed for episode in episodes]
+    return bootstrap([e.success - o.success for e, o in zip(episodes, others, strict=True)], maps, seed=seed)

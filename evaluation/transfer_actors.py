@@ -1,4 +1,4 @@
-"""Who is tried in the real world: agents by their policy alone, by planning alone, and by both."""
+"""Who is tried in the real world: agents by their policy alone, by planning alone, and by both; and who comes back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from ..agents import Agent, load_agent
 from ..agents.dyna import Judged
 from ..agents.planning import PlanSearch, planning_agent
+from ..agents.returning import ReturningAgent
 from ..agents.trials import Actor
 from ..envs.explorers import digest_of
 from ..errors import ConfigError
-from ..planning import MPC
+from ..planning import CEM, MPC
 from ..world_models.config import Imagination
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
@@ -35,6 +36,55 @@ class AgentPlanning(PlanSearch):
     """Actions carried out of each plan."""
 
 
+WITH_MEMORY, WITHOUT = "returning: with memory", "returning: without"
+
+
+@dataclass(frozen=True)
+class Returning:
+    """How the task ``return`` is done by imagination: out by wandering, back by planning towards the first frame."""
+
+    add: bool = False
+    """Let a world go out and come back, with its memory and without, beside the agents; for the task return alone."""
+    world: str = "doom-rooms-nano"
+    """Where it is imagined: a bundled world, or the directory of a trained one, that has a memory."""
+    imagination: Imagination = "state"
+    """Where plans are imagined: in state space, or in video, which is slower."""
+    horizon: int = 12
+    """Steps looked ahead."""
+    candidates: int = 32
+    """Plans tried in each iteration."""
+    iterations: int = 2
+    """How often they are refined."""
+    elites: int = 8
+    """Best plans to learn from."""
+    replan_interval: int = 2
+    """Actions carried out of each plan."""
+
+    def cast(self, device: str = "cpu", seed: int = 0) -> Cast:
+        """The two, whose way out is the same.
+
+        Args:
+            device: where to compute.
+            seed: of the wandering and of the candidates.
+
+        Raises:
+            ConfigError: a world without a memory, or numbers that contradict each other.
+            WorldFormatError: no such world.
+        """
+        known = load_world(self.world, device, imagination=self.imagination)
+        if not known.retrieves:
+            raise ConfigError(f"Coming back is compared with memory and without; {self.world} has none.")
+        forgetful = load_world(self.world, device, imagination=self.imagination, retrieval="none")
+        solver = CEM(
+            horizon=self.horizon, candidates=self.candidates, iterations=self.iterations, elites=self.elites, seed=seed
+        )
+        actors: dict[str, Actor] = {
+            name: ReturningAgent(world, solver, self.replan_interval, seed=seed)
+            for name, world in ((WITH_MEMORY, known), (WITHOUT, forgetful))
+        }
+        return Cast(known, actors, {name: f"{name} {_dynamics(known)} {self}" for name in actors})
+
+
 @dataclass(frozen=True)
 class Cast:
     """Who is compared.
@@ -50,7 +100,13 @@ class Cast:
     identities: dict[str, str] = field(default_factory=dict)
 
 
-def cast_of(agents: Mapping[str, Path], planning: AgentPlanning, device: str = "cpu", seed: int = 0) -> Cast:
+def cast_of(
+    agents: Mapping[str, Path],
+    planning: AgentPlanning,
+    device: str = "cpu",
+    seed: int = 0,
+    returning: Returning | None = None,
+) -> Cast:
     """Agents on disk, each by its policy and, if asked for, by planning alone and by both.
 
     Args:
@@ -58,14 +114,18 @@ def cast_of(agents: Mapping[str, Path], planning: AgentPlanning, device: str = "
         planning: whether they plan too, and how.
         device: where to compute.
         seed: of the agents' choices and of the candidates.
+        returning: whether a world goes out and comes back beside them, and how.
 
     Raises:
-        ConfigError: no agents, or planning with one that has no critic.
+        ConfigError: nobody at all; planning with an agent that has no critic; see also `Returning.cast`.
         WorldFormatError: no such agent.
     """
     opened = {name: load_agent(path, device=device, seed=seed) for name, path in agents.items()}
+    back = returning.cast(device, seed) if returning is not None and returning.add else None
     if not opened:
-        raise ConfigError("Give at least one agent, each with a name of its own.")
+        if back is None:
+            raise ConfigError("Give at least one agent, each with a name of its own, or --returning.add.")
+        return back
     cast = Cast(next(iter(opened.values())).world)
     for name, agent in opened.items():
         identity = digest_of(agents[name])
@@ -78,6 +138,11 @@ def cast_of(agents: Mapping[str, Path], planning: AgentPlanning, device: str = "
             ("policy", agent, identity), ("planning", alone, searched), ("both", both, searched)
         ):  # fmt: skip
             cast.actors[f"{name}: {way}"], cast.identities[f"{name}: {way}"] = actor, f"{way} {what}"
+    if back is not None:
+        if (back.world.actions, back.world.frame_size) != (cast.world.actions, cast.world.frame_size):
+            raise ConfigError("The agents and the world that comes back see or act differently: try them one by one.")
+        cast.actors.update(back.actors)
+        cast.identities.update(back.identities)
     return cast
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,8 @@ def test_a_data_set_goes_on_with_the_agent_it_was_begun_with_alone(agent: Path, 
     out = tmp_path / "data"
     collect(config(out, agent, maps=1))
     recipe = json.loads((out / "dataset.json").read_text())["recipe"]
-    moved = tmp_path / "elsewhere"
-    moved.mkdir()
-    for path in agent.iterdir():
-        # The world is found again by its path from where the agent was saved.
-        (moved / path.name).write_bytes(path.read_bytes())
+    # The world is found again by its path from the agent.
+    moved = shutil.copytree(agent.parent, tmp_path / "elsewhere") / "agent"
     assert len(collect(config(out, moved, maps=2)).map_seeds) == 2
     other = small_agent(tmp_path / "other", agent.parent / "world", seed=1)
     with pytest.raises(DataError, match=f"recipe.agent is '{recipe['agent']}' there and"):
