@@ -101,8 +101,9 @@ def perception(world: World) -> str:
     """Digest of what a world makes state vectors with; empty for one without parameters."""
     digest = hashlib.blake2b(digest_size=16)
     found = False
-    for part in ("autoencoder", "state_space"):
-        module = getattr(world, part, None)
+    states = getattr(world, "state_space", None)
+    parts = getattr(world, "autoencoder", None), getattr(states, "sight", None), getattr(states, "encoder", None)
+    for module in parts:
         if isinstance(module, nn.Module):
             found = True
             for tensor in module.state_dict().values():

@@ -17,6 +17,7 @@ from ..errors import ConfigError, DataError
 from ..rollouts.cache import TrainingCache
 from ..rollouts.store import RolloutDataset, open_dataset
 from ..world_models.config import Imagination
+from ..world_models.prediction.flow import Sampler
 from ..world_models.pretrained import load_world
 from ..world_models.training.config import StageConfig
 from ..world_models.training.train import pick_device
@@ -52,6 +53,12 @@ class TrainAgentConfig:
     done in the data, or learn by PPO in the real world."""
     imagination: Imagination = "state"
     """Imagine without drawing, many times faster, or in video."""
+    denoising_steps: int | None = None
+    """In video: calls of the video model for each frame; default: the world's. Where something is to be found that is
+    not in view, few are not enough: it is never imagined then."""
+    sampler: Sampler | None = None
+    """In video: how frames are drawn in these steps; default: the world's way. Six steps of multistep show as much of
+    what is possible as forty of euler."""
     starts: int = 512
     """Recorded starts drawn from the data."""
     context: int = 32
@@ -133,7 +140,9 @@ def train_agent(
         WorldFormatError: no such world.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
-    world = load_world(config.world, pick_device(config.device), imagination=config.imagination)
+    drawn = {"denoising_steps": config.denoising_steps, "sampler": config.sampler}
+    overrides = {name: value for name, value in drawn.items() if value is not None}
+    world = load_world(config.world, pick_device(config.device), imagination=config.imagination, **overrides)
     dataset = None if config.data is None else _dataset(config.data)
     about: dict[str, Any] = {
         "command": command,

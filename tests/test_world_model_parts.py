@@ -133,3 +133,27 @@ def test_flow_runs_from_noise_to_clean_with_velocity_clean_minus_noise() -> None
     sample, mean = integrate(lambda x, k: velocity(clean, noise), noise, 3)
     torch.testing.assert_close(sample, clean)
     torch.testing.assert_close(mean, clean)
+
+
+@pytest.mark.parametrize("steps", [8, 12])
+def test_few_steps_of_the_multistep_sampler_find_what_is_possible_and_not_likely(steps: int) -> None:
+    # One of ten clean numbers is 1, the others are 0, each with a spread of 0.05: the exact velocity is known.
+    levels, chances, spread = torch.tensor([0.0, 1.0]), torch.tensor([0.9, 0.1]), 0.05
+
+    def field(x: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        k, z = k.view(-1, 1), x.view(-1, 1)
+        variance = (1 - k) ** 2 + (k * spread) ** 2
+        weights = torch.softmax(chances.log() - (z - k * levels) ** 2 / (2 * variance), 1)
+        clean = levels + k * spread**2 / variance * (z - k * levels)
+        noise = (1 - k) / variance * (z - k * levels)
+        return (weights * (clean - noise)).sum(1)
+
+    noise = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    share = {s: float((integrate(field, noise, steps, s)[0] > 0.5).float().mean()) for s in ("euler", "multistep")}
+    best = float((integrate(field, noise, 500)[0] > 0.5).float().mean())
+    assert best == pytest.approx(0.1, abs=0.01)
+    assert abs(share["multistep"] - best) < 0.6 * abs(share["euler"] - best)
+    # On a straight path both are exact.
+    clean = torch.randn(5, 3)
+    start = torch.randn(5, 3)
+    assert torch.allclose(integrate(lambda x, k: clean - start, start, steps, "multistep")[0], clean, atol=1e-5)

@@ -225,7 +225,10 @@ class WorldModel(nn.Module):
         context = self._context(state, arrived, recalled)
         noise = normal(state.seeds, state.step, self.config.latent_shape)
         latents, mean = integrate(
-            lambda x, moment: self.cdit(x, moment, keys, magnitudes, context), noise, self.config.denoising_steps
+            lambda x, moment: self.cdit(x, moment, keys, magnitudes, context),
+            noise,
+            self.config.denoising_steps,
+            self.config.sampler,
         )
         rewards, logits = self.outcome_head(last, latents, magnitudes)
         step = ImaginedStep(

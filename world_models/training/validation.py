@@ -151,6 +151,7 @@ class Recollection:
                 torch.cat([torch.ones_like(there[:, :1]).expand(-1, k), there], 1), arrived,
             )  # fmt: skip
             velocity = partial(_velocity, world, key_class(asked), world.magnitudes(motion), context)
-            latents, _ = integrate(velocity, normal(seeds, now, config.latent_shape), config.denoising_steps)
+            noise = normal(seeds, now, config.latent_shape)
+            latents, _ = integrate(velocity, noise, config.denoising_steps, config.sampler)
             scores[name] = float(psnr(world.render(latents), truth).mean())
         return scores
