@@ -62,8 +62,8 @@ def agent_in(
 
     Args:
         path: the agent's directory.
-        imagination: how its world is to imagine; default: as in the agent's training, or, where that is not written
-            down, as the world does by itself.
+        imagination: how its world is to imagine; default: as in the agent's training, its sampler and denoising steps
+            included, or, where that is not written down, as the world does by itself.
         device: where to compute.
         seed: of the agent's choices.
 
@@ -73,9 +73,12 @@ def agent_in(
     """
     agent = load_agent(path, device=device, seed=seed)
     world, trained = agent.world, (read_agent(path).description.get("about") or {}).get("config")
-    wanted = imagination or (trained.get("imagination") if isinstance(trained, dict) else None)
-    if isinstance(world, WorldModel) and world.directory and wanted not in (None, world.config.imagination):
-        world = load_world(world.directory, device, imagination=wanted)
+    told = trained if isinstance(trained, dict) else {}
+    wanted = {name: told[name] for name in ("imagination", "denoising_steps", "sampler") if told.get(name) is not None}
+    if imagination is not None:
+        wanted["imagination"] = imagination
+    if isinstance(world, WorldModel) and world.directory:
+        world = load_world(world.directory, device, **wanted)
     _check_imagines(world)
     return world, agent
 
