@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from ..actions import KEY_CLASSES, MAGNITUDES
 
+ENDLESS = 10.0
+"""Logit of going on in a world that has learned nothing of ends: hardly any episode ends in it."""
+
 
 class PoseHead(nn.Module):
     """Pose before picture: the motion an action really makes, seen from the last frame and from what went amiss before.
@@ -61,6 +64,7 @@ class OutcomeHead(nn.Module):
         self.out = nn.Linear(each, 2 * members)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        nn.init.constant_(self.out.bias.data[1::2], ENDLESS)
 
     def forward(self, last: Tensor, latents: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards (B, M) in units of the reward scale, and continue logits (B, M), of every member."""

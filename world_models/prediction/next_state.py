@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..actions import MAGNITUDES, motion_from_magnitudes
 from ..perception.state_encoder import Reader, Sight, StateConfig, Surroundings, normed, state_grid
+from .heads import ENDLESS
 
 _SELDOM = -3.0
 """Logit of being stopped, untrained."""
@@ -70,6 +71,8 @@ class NextStateHead(nn.Module):
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+            if last is self.outcome[-1]:
+                nn.init.constant_(last.bias.data[1], ENDLESS)
 
     def ways(self, state: Tensor, magnitudes: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
         """The two ways that a step may go: motions (B, 2, 5) made minus what was asked for, in steps and turns, and the
