@@ -238,3 +238,8 @@ def test_only_thresholds_of_what_rises_with_error_and_leaves_something_are_worth
     assert guesses.correlation.low < 0 and not guesses.usable
     # Chosen on even rows, where doubts are small, it leaves nothing of the odd ones.
     assert elsewhere.correlation.low > 0 and elsewhere.threshold.kept.estimate == 0 and not elsewhere.usable
+
+
+def test_the_thresholds_that_come_with_a_bundled_world_are_of_its_present_parameters():
+    env = ImaginedEnv("doom-rooms-nano", uncertainty="expected_error", max_uncertainty="calibrated")
+    assert 0 < env.imagination.max_uncertainty < 2
