@@ -48,6 +48,7 @@ def train_with_sb3(
     time_limit: int = 50,
     config: Sb3Config | None = None,
     *,
+    curiosity: float = 0.0,
     trials: RealTrials | None = None,
     seed: int = 0,
     stop_after: int | None = None,
@@ -67,6 +68,7 @@ def train_with_sb3(
         steps: imagined, in all environments together, rounded up to whole roll-outs.
         time_limit: imagined steps after which an episode is truncated.
         config: how it learns.
+        curiosity: reward of imagined steps that show what memory has not, see `ImaginedVecEnv`.
         trials: in the real world, at so many imagined steps; none by default.
         seed: of everything random.
         stop_after: end after this step, as an interruption would.
@@ -85,8 +87,9 @@ def train_with_sb3(
     check_states(world)
     check_actions(algorithm, world.actions)
     shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers)
-    imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state")
-    digest = hashlib.sha256(f"{algorithm} {steps} {time_limit} {_told(config)} {seed} {perception(world)}".encode())
+    imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
+    told = f"{algorithm} {steps} {time_limit} {curiosity} {_told(config)} {seed} {perception(world)}"
+    digest = hashlib.sha256(told.encode())
     for array in (contexts.frames, contexts.actions, contexts.poses):
         digest.update(array.tobytes())
     learning = Learning(f"{algorithm} in imagination", out, digest.hexdigest()[:16], config.whole(algorithm, steps),

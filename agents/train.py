@@ -16,7 +16,7 @@ from ..envs.starts import Starts
 from ..errors import ConfigError, DataError
 from ..rollouts.cache import TrainingCache
 from ..rollouts.store import RolloutDataset, open_dataset
-from ..world_models.config import Imagination
+from ..world_models.config import Imagination, Motions
 from ..world_models.prediction.flow import Sampler
 from ..world_models.pretrained import load_world
 from ..world_models.training.config import StageConfig
@@ -59,6 +59,11 @@ class TrainAgentConfig:
     sampler: Sampler | None = None
     """In video: how frames are drawn in these steps; default: the world's way. Six steps of multistep show as much of
     what is possible as forty of euler."""
+    motions: Motions | None = None
+    """Where actions lead in imagination: to the likeliest place, or drawn; default: the world's way."""
+    curiosity: float = 0.0
+    """With sb3, in video: reward of a step that shows what memory has not, in imagination alone; less where it shows
+    but little. 0 for none."""
     starts: int = 512
     """Recorded starts drawn from the data."""
     context: int = 32
@@ -113,6 +118,8 @@ class TrainAgentConfig:
             raise ConfigError("Joint training is actor-critic in imagination, in state space.")
         if self.method in ("cloning", "distilling") and self.trials.every:
             raise ConfigError(f"{self.method.capitalize()} has no trials in the real world: leave out --trials.every.")
+        if self.curiosity and (self.method != "sb3" or self.imagination != "video" or self.curiosity < 0):
+            raise ConfigError("Curiosity is above 0, and of sb3 in video: give --method sb3 and --imagination video.")
         counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
         if min(counts) < 1:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
@@ -140,7 +147,7 @@ def train_agent(
         WorldFormatError: no such world.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
-    drawn = {"denoising_steps": config.denoising_steps, "sampler": config.sampler}
+    drawn = {"denoising_steps": config.denoising_steps, "sampler": config.sampler, "motions": config.motions}
     overrides = {name: value for name, value in drawn.items() if value is not None}
     world = load_world(config.world, pick_device(config.device), imagination=config.imagination, **overrides)
     dataset = None if config.data is None else _dataset(config.data)
@@ -177,7 +184,8 @@ def _in_imagination(
 
         return train_with_sb3(
             world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
-            trials=trials, seed=config.seed, stop_after=config.stop_after, about=about, watch=watch,
+            curiosity=config.curiosity, trials=trials, seed=config.seed, stop_after=config.stop_after, about=about,
+            watch=watch,
         )  # fmt: skip
     return train_in_imagination(
         world, contexts, config.out, config.agent, config.training,

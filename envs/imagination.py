@@ -18,10 +18,12 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
+from ..world_models.evidence import novelty
 from ..world_models.noise import hash64, uniform
 from ..world_models.pretrained import load_world
 from ..world_models.state import WorldState
 from ..world_models.world import ImaginedStep, World
+from ..world_models.world_model import WorldModel
 from .contexts import Contexts
 from .episodes import Episodes
 from .experience import Experience
@@ -58,6 +60,8 @@ class Imagination:
         uncertainty_samples: noise seeds that ``"disagreement"`` compares.
         max_uncertainty: an episode is truncated where its uncertainty passes this; None for never; ``"calibrated"``:
             the threshold that `calibrated_threshold` finds beside the world.
+        curiosity: added to the reward of every step, times how new to memory the place is that it leads to, 0 to 1 (see
+            `novelty`). What is imagined is remembered: a place is new once.
         retrieved: tell in ``info`` which frames memory gave for the newest one: ``retrieved`` (R,) int64, the steps at
             which they were seen (-1 for none), and ``retrieved_poses`` (R, 5).
 
@@ -80,6 +84,7 @@ class Imagination:
         uncertainty_samples: int = 4,
         max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
+        curiosity: float = 0.0,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode is 'rgb_array' or None; got {render_mode!r}.")
@@ -90,6 +95,11 @@ class Imagination:
             raise ConfigError(f"max_uncertainty is above 0, 'calibrated', or None for no limit; got {limit!r}.")
         self.world = _load(world, device, overrides or {})
         check_uncertainty(uncertainty, uncertainty_samples, self.world)
+        if curiosity and not (curiosity > 0 and _remembers_imagined(self.world)):
+            raise ConfigError(
+                "curiosity is above 0, in a world with a long-term memory that imagines in video and so remembers what "
+                "it imagined."
+            )
         self._starts = Starts(self.world, contexts)
         self.contexts = self._starts.contexts
         self.max_episode_steps = max_episode_steps
@@ -97,6 +107,7 @@ class Imagination:
             calibrated_threshold(self.world, uncertainty, uncertainty_samples) if isinstance(limit, str) else limit
         )
         self.retrieved = retrieved
+        self.curiosity = curiosity
         self._uncertainty, self._samples = uncertainty, uncertainty_samples
         self.action_space = action_space(self.world.actions)
         self._observer = Observer(self.world, observation)
@@ -174,7 +185,10 @@ class Imagination:
             retrieved_poses=step.retrieved_poses,
             done=terminated | truncated,
         )
-        return after, Outcome(step.reward, terminated, truncated)
+        reward = step.reward
+        if self.curiosity:
+            reward = reward + self.curiosity * novelty(episodes.world, step.pose)
+        return after, Outcome(reward, terminated, truncated)
 
     def _doubt(self, before: WorldState, actions: Any, step: ImaginedStep) -> Tensor:
         return doubt(self._uncertainty, self.world, before, actions, step, self._samples)
@@ -287,6 +301,11 @@ def check_fits(world: World, env: gym.Env[Any, Any]) -> None:
 def draw_seed(generator: np.random.Generator) -> int:
     """A 63-bit seed of imagined episodes from an environment's own generator."""
     return int(generator.integers(2**63 - 1))
+
+
+def _remembers_imagined(world: World) -> bool:
+    state_space = isinstance(world, WorldModel) and world.config.imagination == "state"
+    return not state_space and world.start(1).memory is not None
 
 
 def _load(world: str | Path | World, device: str, overrides: dict[str, Any]) -> World:

@@ -60,6 +60,8 @@ class ImaginedEnv(gym.Env[Any, Any]):
             that ``worldloop evaluate calibration --write`` has put beside the world.
         retrieved: tell in ``info`` which frames memory gave: ``retrieved`` (R,) int64, the steps at which they were
             seen (-1 for none), and ``retrieved_poses`` (R, 5) float64.
+        curiosity: reward of a step to where memory knows nothing within 80 world units and 45 degrees, less where it
+            does; what is imagined is remembered, so a place is new once.
 
     Raises:
         ConfigError: arguments that contradict each other or the world.
@@ -82,10 +84,11 @@ class ImaginedEnv(gym.Env[Any, Any]):
         uncertainty_samples: int = 4,
         max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
+        curiosity: float = 0.0,
     ) -> None:
         self.imagination = Imagination(
             world, contexts, max_episode_steps, observation, device, overrides, render_mode,
-            uncertainty, uncertainty_samples, max_uncertainty, retrieved,
+            uncertainty, uncertainty_samples, max_uncertainty, retrieved, curiosity,
         )  # fmt: skip
         self.render_mode = render_mode
         self.action_space = self.imagination.action_space

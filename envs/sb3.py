@@ -70,6 +70,7 @@ class ImaginedVecEnv(VecEnv):
         max_uncertainty: truncate where the uncertainty passes this; None for never; ``"calibrated"``: the threshold
             that ``worldloop evaluate calibration --write`` has put beside the world.
         retrieved: tell in each info which frames memory gave, see `ImaginedEnv`.
+        curiosity: reward of showing what memory has not, see `ImaginedEnv`.
 
     Raises:
         ConfigError: arguments that contradict each other or the world.
@@ -91,12 +92,13 @@ class ImaginedVecEnv(VecEnv):
         uncertainty_samples: int = 4,
         max_uncertainty: MaxUncertainty = None,
         retrieved: bool = False,
+        curiosity: float = 0.0,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"A vector environment needs num_envs >= 1, got {num_envs}.")
         env = ImaginedEnv(
             world, contexts, max_episode_steps, observation, device, overrides, render_mode,
-            uncertainty, uncertainty_samples, max_uncertainty, retrieved,
+            uncertainty, uncertainty_samples, max_uncertainty, retrieved, curiosity,
         )  # fmt: skip
         self._set_up(env, num_envs)
 

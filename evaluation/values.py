@@ -74,7 +74,8 @@ def agent_in(
     agent = load_agent(path, device=device, seed=seed)
     world, trained = agent.world, (read_agent(path).description.get("about") or {}).get("config")
     told = trained if isinstance(trained, dict) else {}
-    wanted = {name: told[name] for name in ("imagination", "denoising_steps", "sampler") if told.get(name) is not None}
+    names = "imagination", "denoising_steps", "sampler", "motions"
+    wanted = {name: told[name] for name in names if told.get(name) is not None}
     if imagination is not None:
         wanted["imagination"] = imagination
     if isinstance(world, WorldModel) and world.directory:

@@ -331,3 +331,25 @@ def test_all_worlds_may_end_at_once(world: WorldModel, mode: AutoresetMode) -> N
     ends = [many.step(np.ones(3, np.int64))[3].tolist() for _ in range(5)]
     over, on = [True] * 3, [False] * 3
     assert ends == ([on, over, on, on, over] if mode is AutoresetMode.NEXT_STEP else [on, over, on, over, on])
+
+
+def test_curiosity_pays_for_what_is_new_to_memory_and_once(world):
+    plain, curious = make(world), make(world, curiosity=0.1)
+    known = [np.asarray(pose) for pose in CONTEXTS.poses[2]]
+    for env in (plain, curious):
+        env.reset(seed=1, options={"context": 2})
+    bonuses = []
+    for key in (FORWARD, FORWARD, LEFT, LEFT, FORWARD, 0):
+        (_, paid, *_, info), (_, more, *_) = plain.step(key), curious.step(key)
+        pose = np.asarray(info["pose"])
+        apart = [
+            math.hypot(math.dist(pose[:3], other[:3]) / 80, math.acos(min(1, view(pose) @ view(other))) / (math.pi / 4))
+            for other in known
+        ]
+        bonuses.append(float(more) - float(paid))
+        assert bonuses[-1] == pytest.approx(0.1 * min(1, *apart), abs=1e-4)
+        known.append(pose)
+    assert max(bonuses) > 0.01 and min(bonuses) < 0.005
+    for none in (ToyWorld(ARENA), -0.1):
+        with pytest.raises(ConfigError, match="curiosity is above 0"):
+            ImaginedEnv(none, CONTEXTS, curiosity=0.1) if isinstance(none, ToyWorld) else make(world, curiosity=none)

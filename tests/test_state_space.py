@@ -393,6 +393,29 @@ def test_worlds_do_not_disturb_each_other_and_forks_go_on_alike() -> None:
     assert torch.equal(again.carried["state"], together.carried["state"])
 
 
+@pytest.mark.parametrize("imagination", ["video", "state"])
+def test_drawn_motions_are_stopped_as_often_as_the_world_says(imagination: str) -> None:
+    world = made(imagination)
+    last = world.state_space.head.motion[-1]  # type: ignore[union-attr]
+    # Otherwise zero, it leaves the two ways at "as asked" and "not at all".
+    torch.nn.init.constant_(last.bias[12:], math.log(0.3 / 0.7) + 3)
+    seen = after(world).fork(400).with_seeds(torch.arange(400))
+    forward = [1] * 400
+    _, step = world.imagine(seen, forward)
+    assert bool((step.pose == step.pose[0]).all())
+    world.use(world.config.with_overrides(motions="drawn"))
+    _, step = world.imagine(seen, forward)
+    went = (step.pose - seen.pose)[:, :2].norm(dim=1)
+    stopped = went < 0.01
+    assert bool((stopped | ((went - 25).abs() < 0.01)).all())
+    assert float(stopped.float().mean()) == pytest.approx(0.3, abs=3 * math.sqrt(0.3 * 0.7 / 400))
+    # The draw is a world's own: by its seed and step, in any company.
+    for i in (0, 7, 399):
+        assert torch.equal(world.imagine(seen[i], [1])[1].pose[0], step.pose[i])
+    with pytest.raises(ConfigError, match="no state space"):
+        replace(world.config, imagination="video", state=None)
+
+
 def test_states_go_from_one_way_of_imagining_to_the_other() -> None:
     video, fast = made(), made("state")
     seen = after(video)

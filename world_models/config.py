@@ -18,6 +18,8 @@ from .prediction.flow import Sampler
 
 Preset = Literal["nano", "tiny", "small", "base", "large", "xl"]
 Imagination = Literal["video", "state"]
+Motions = Literal["likeliest", "drawn"]
+"""Where an action leads that walls may stop: where it most likely does, or, now and then, elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class WorldConfig:
     imagination: Imagination = "video"
     """Draw every frame (``"video"``), or predict the next state alone (``"state"``): many times faster, with pictures
     only as good as a state holds them; memory is read, but what is imagined is not written to it."""
+    motions: Motions = "likeliest"
+    """Where actions lead: to the likeliest place, or to one of the two ways that the state space knows, drawn by how
+    likely they are. Who walks where nothing has been seen is stopped now and then, and never where that is less
+    likely than not."""
     outcome_members: int = 1
     """Heads that predict reward and end; of several the mean counts, and their spread is an uncertainty."""
     error_head: bool = False
@@ -68,6 +74,10 @@ class WorldConfig:
             raise ConfigError(f"imagination is 'video' or 'state'; got {self.imagination!r}.")
         if self.imagination == "state" and self.state is None:
             raise ConfigError("This world has no state space to imagine in: imagination is 'video'.")
+        if self.motions not in get_args(Motions):
+            raise ConfigError(f"motions is one of {', '.join(get_args(Motions))}; got {self.motions!r}.")
+        if self.motions == "drawn" and self.state is None:
+            raise ConfigError("This world has no state space, which knows ways to draw from: motions is 'likeliest'.")
         strategy_named(self.retrieval)
 
     @property
@@ -148,7 +158,7 @@ class WorldConfig:
 
 _OVERRIDES = {
     "context", "retrieved", "packing", "retrieval", "positions", "capacity", "when_full", "denoising_steps",
-    "sampler", "imagination",
+    "sampler", "imagination", "motions",
 }  # fmt: skip
 
 

@@ -27,12 +27,21 @@ def distance_to_seen(state: WorldState, pose: Tensor) -> Tensor:
     Raises:
         ValueError: the worlds have no long-term memory.
     """
-    if state.memory is None:
-        raise ValueError("Coverage is known of worlds with a long-term memory; this one has none.")
-    slots, exist = state.memory.slots()
-    poses, _ = state.memory.arena.read_places(slots)
-    seen = exist & ~state.memory.arena.imagined.flatten()[slots]
-    return _nearest(pose, poses, seen)
+    poses, imagined, exist = _places(state)
+    return _nearest(pose, poses, exist & ~imagined)
+
+
+def novelty(before: WorldState, pose: Tensor) -> Tensor:
+    """How new (B,) float32 in [0, 1] what is seen from ``pose`` (B, 5) is to B worlds that were never there.
+
+    Distance to the nearest pose that memory knows, what was imagined there included, in the units of
+    `distance_to_seen`; 1 from 80 world units or 45 degrees on.
+
+    Raises:
+        ValueError: the worlds have no long-term memory.
+    """
+    poses, _, exist = _places(before)
+    return _nearest(pose, poses, exist).clamp(max=1)
 
 
 def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_angle: float) -> Tensor:
@@ -58,6 +67,15 @@ def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_an
         clues += _remembered(before, step)
     numbers = torch.stack([clue.to(torch.float32) for clue in clues], 1)
     return F.pad(numbers, (0, CLUES - numbers.shape[1]))
+
+
+def _places(state: WorldState) -> tuple[Tensor, Tensor, Tensor]:
+    """Of N remembered frames: poses (B, N, 5), which were imagined (B, N), which exist (B, N)."""
+    if state.memory is None:
+        raise ValueError("Coverage is known of worlds with a long-term memory; this one has none.")
+    slots, exist = state.memory.slots()
+    poses, _ = state.memory.arena.read_places(slots)
+    return poses, state.memory.arena.imagined.flatten()[slots], exist
 
 
 def _remembered(before: WorldState, step: ImaginedStep) -> list[Tensor]:

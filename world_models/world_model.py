@@ -19,7 +19,7 @@ from .memory.bank import Arena
 from .memory.kv_cache import KeyValueCache
 from .memory.recall import Recalled, recall
 from .memory.retrieval import Query, Strategy
-from .noise import normal
+from .noise import normal, uniform
 from .perception.autoencoder import Autoencoder, latent_grid, to_frames, to_pictures
 from .perception.state_encoder import Surroundings
 from .pose import POSE_DIM, motion_between, move
@@ -35,6 +35,8 @@ from .world import ImaginedStep
 SCALE = 8.0
 """Steps that make one unit of length inside the video model."""
 _ENCODED_AT_ONCE = 256
+_WAY = 5
+"""Stream of the draw between the two ways that a step may go."""
 
 
 def _check_finite(poses: Tensor) -> None:
@@ -216,7 +218,7 @@ class WorldModel(nn.Module):
         keys = key_class(asked)
         last = state.latents[:, -1]
         if pose is None:
-            motion = self.predict_motion(last, state.deviation, asked)
+            motion = self._motion(state, asked)
             arrived = move(state.pose, motion.to(torch.float64))
         else:
             arrived, motion = pose, motion_between(state.pose, pose).to(torch.float32)
@@ -387,12 +389,25 @@ class WorldModel(nn.Module):
         correction: Tensor = self.pose_head(last, key_class(asked), self.magnitudes(asked), deviation / unit)
         return asked + correction * unit
 
+    def _motion(self, state: WorldState, asked: Tensor) -> Tensor:
+        """Motion (B, 5) made if ``asked`` (B, 5), as ``config.motions`` says."""
+        if self.config.motions == "likeliest":
+            if self._in_state_space:
+                return self.state_motion(state, asked)
+            return self.predict_motion(state.latents[:, -1], state.deviation, asked)
+        unit = self._unit(asked)
+        ways, chances = self._states().head.ways(
+            self.encode_state(state), self.magnitudes(asked), state.deviation / unit
+        )
+        stopped = uniform(state.seeds, state.step, (1,), _WAY) < chances[:, 1:].exp()
+        return asked + torch.where(stopped, ways[:, 1], ways[:, 0]) * unit
+
     def _imagine_state(
         self, state: WorldState, asked: Tensor, pose: Tensor | None
     ) -> tuple[WorldState, ImaginedStep]:
         """`imagine` without drawing; memory is read, and what is imagined is not written to it."""
         if pose is None:
-            motion = self.state_motion(state, asked)
+            motion = self._motion(state, asked)
             arrived = move(state.pose, motion.to(torch.float64))
         else:
             arrived, motion = pose, motion_between(state.pose, pose).to(torch.float32)

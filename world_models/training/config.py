@@ -64,6 +64,7 @@ class MemoryTraining:
             raise ConfigError("Shares of memory training lie in 0 … 1, drift is at least 0, and the reach 1.")
 
 
+Trained = Literal["everything", "outcomes", "heads"]
 _NEVER_DECIDE = ("data", "out", "validation", "device", "error", "checkpoint_every", "validate_every", "stop_after")
 
 
@@ -100,10 +101,10 @@ class TrainConfig:
     start_from: tuple[str, ...] = ()
     """Bundled worlds or directories of worlds that training goes on from: the autoencoder of the first is kept as it
     is, all other parameters begin as its own where they fit. Others of the same autoencoder give the parts it lacks."""
-    only: Literal["everything", "outcomes"] = "everything"
-    """What to train: everything; or outcomes alone, what a step pays and whether it ends the episode, in a world that
-    starts from another one. That teaches it another task: what it sees, remembers and imagines stays as it is, and so
-    does what agents and plans know of it."""
+    only: Trained = "everything"
+    """What to train: everything; or, in a world that starts from another one, outcomes alone, what a step pays and
+    whether it ends the episode, or all heads, which also say where an action leads. What it sees and remembers stays
+    as it is then, and agents that perceive through it go on to."""
     seed: int = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -130,8 +131,8 @@ class TrainConfig:
     """End the run after this many steps in total, as an interruption would; the next run goes on from there."""
 
     def __post_init__(self) -> None:
-        if self.only == "outcomes" and not self.start_from:
-            raise ConfigError("Outcomes alone are learned in a world that is there: give --start-from.")
+        if self.only != "everything" and not self.start_from:
+            raise ConfigError(f"The {self.only} alone are learned in a world that is there: give --start-from.")
 
     def fingerprint(self) -> str:
         """Hash of all that decides the loss curve; a checkpoint of another fingerprint is refused."""

@@ -45,7 +45,8 @@ class StateStage:
         latents: (N, C, h, w) float16 latents of the cache's frames.
         config: batch size.
         seed: of every random choice.
-        outcomes: train nothing but what tells rewards and ends.
+        parts: of the heads that alone are trained, ``"outcome"`` (rewards and ends) and ``"motion"`` (where actions
+            lead); the whole state space where none is named.
     """
 
     name = "state"
@@ -57,17 +58,19 @@ class StateStage:
         latents: NDArray[np.float16],
         config: StageConfig,
         seed: int,
-        outcomes: bool = False,
+        parts: tuple[str, ...] = (),
     ) -> None:
         assert world.state_space is not None
         self._world, self._cache, self._config, self._seed = world, cache, config, seed
         self._samples = StateSamples(world, cache, latents, UNROLLED)
         self._space: StateSpace = world.state_space
         self.module: nn.Module = self._space
-        if outcomes:
-            self.name = "state-outcomes"
+        self._motions = not parts or "motion" in parts
+        if parts:
+            self.name = "state-outcomes" if parts == ("outcome",) else "state-heads"
             self._space.requires_grad_(False)
-            self.module = nn.ModuleDict({"head": nn.ModuleDict({"outcome": self._space.head.outcome})})
+            heads = {name: self._space.head.get_submodule(name) for name in parts}
+            self.module = nn.ModuleDict({"head": nn.ModuleDict(heads)})
             self.module.requires_grad_(True)
 
     def loss(self, step: int) -> dict[str, Tensor]:
@@ -103,12 +106,13 @@ class StateStage:
             goes_on = torch.from_numpy(~cache.terminated[rows]).to(device, torch.float32)
             ends = F.binary_cross_entropy_with_logits(after.goes_on, goes_on, reduction="none")
             found = {"reward": mean((after.reward - paid).square()), "continue": mean(ends)}
+            if self._motions:
+                ways = space.head.ways(before, world.magnitudes(asked), last / steps)
+                found["motion"] = mean(either_way(*ways, deviation / steps))
             if self.module is space:
                 with torch.no_grad():
                     aim = space.encode(samples.seen(walks, back, chance))
-                ways = space.head.ways(before, world.magnitudes(asked), last / steps)
                 found["next"] = CONSISTENCY * mean((after.members - aim.unsqueeze(1)).square())
-                found["motion"] = mean(either_way(*ways, deviation / steps))
                 found["ahead"] = mean((space.head.decode(state) - samples.read(rows)).square())
             for name, loss in found.items():
                 losses.setdefault(name, []).append(loss)

@@ -25,7 +25,7 @@ from ..pretrained import world_directory
 from ..storage import read_world, save_world
 from ..world_model import WorldModel
 from .autoencoder import AutoencoderStage, encode_cache, mean_frame, normalise_latents
-from .config import StageConfig, TrainConfig
+from .config import StageConfig, TrainConfig, Trained
 from .dynamics import DynamicsStage
 from .error import ErrorStage
 from .fit import Progress, Stage, fit
@@ -103,6 +103,12 @@ def _digest(world: WorldModel) -> str:
     return hashlib.sha256((world.directory / "weights.safetensors").read_bytes()).hexdigest()[:16]
 
 
+_STATE_PARTS: dict[Trained, tuple[str, ...]] = {
+    "everything": (), "outcomes": ("outcome",), "heads": ("motion", "outcome")
+}  # fmt: skip
+"""Heads of the state space that are trained; none named means all of it."""
+
+
 class _Run:
     def __init__(self, config: TrainConfig, command: str, watch: Callable[[Progress, Validation | None], None]) -> None:
         self.config, self.command, self.watch = config, command, watch
@@ -134,7 +140,7 @@ class _Run:
         )  # fmt: skip
         shape = replace(shape, cdit=seen, retrieval=config.retrieval, error_head=config.error.steps > 0)
         self.bases = [read_world(world_directory(name)) for name in config.start_from]
-        if config.only == "outcomes":
+        if config.only != "everything":
             shape = replace(shape, error_head=self.bases[0].config.error_head)
         if not config.state.steps:
             spaces = [base.config.state for base in self.bases if base.config.state is not None]
@@ -161,7 +167,9 @@ class _Run:
             if everything:
                 self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
             latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
-            stage = HeadsStage(world, self.cache, latents, config.heads, config.seed, motions=everything)
+            stage = HeadsStage(
+                world, self.cache, latents, config.heads, config.seed, motions=config.only != "outcomes"
+            )
             heads = self._fit(stage, config.heads)
             if heads is None:
                 return None
@@ -185,7 +193,7 @@ class _Run:
             if world.state_space is not None:
                 # The last packing's turn may have seen no memory.
                 world.use(self.kept.config)
-                space = StateStage(world, self.cache, latents, config.state, config.seed, outcomes=not everything)
+                space = StateStage(world, self.cache, latents, config.state, config.seed, _STATE_PARTS[config.only])
                 states = self._fit(space, config.state, self._after_state_step)
                 if states is None:
                     return None
