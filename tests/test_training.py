@@ -147,7 +147,7 @@ def test_a_world_learns_other_outcomes_and_stays_as_it_is(data: Path, tmp_path: 
     before, after = base.state_dict(), world.state_dict()
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    parts = {".".join(name.split(".")[:3]) if name.startswith("state_space") else name.split(".")[0] for name in changed}
+    parts = {".".join(name.split(".")[: 3 if name.startswith("state_space") else 1]) for name in changed}
     outcomes = {"outcome_head", "state_space.head.outcome"}
     # All motions in this data are those asked for, which an untrained pose head foretells already.
     assert parts - {"pose_head"} == (outcomes if only == "outcomes" else outcomes | {"state_space.head.motion"})
