@@ -16,6 +16,7 @@ from ..world_models.training.fit import Progress as Step
 from ..world_models.training.train import train
 from .dyna_config import DynaConfig
 from .dyna_ledger import Ledger, Outcome
+from .sb3_config import check_installed
 from .train import train_agent
 
 _MAY_CHANGE = ("out", "rounds", "device", "workers", "checkpoint_every")
@@ -74,9 +75,12 @@ def run(config: DynaConfig, judge: Judge, command: str = "", tell: Tell = _silen
         What was done, stage by stage.
 
     Raises:
-        ConfigError: ``config.out`` holds a run of another configuration; or nothing was ever paid in the recordings.
+        ConfigError: ``config.out`` holds a run of another configuration; nothing was ever paid in the recordings; or
+            Stable-Baselines3 is needed and not installed.
         WorldloopError: what a stage raises; the same call goes on with it.
     """
+    if config.agent.method == "sb3":
+        check_installed()
     decides = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE}
     ledger = Ledger(config.out / "run.json", decides | {"transfer": judge.decides}, {"command": command})
     agent: Path | None = None
@@ -146,8 +150,7 @@ class _Round:
         return Outcome(steps, {"losses": losses, "frames": frames}, f"on {frames} frames")
 
     def _train_agent(self, tick: Callable[[], None]) -> Outcome:
-        config = self._config.learning(self._number)
-        steps = config.training.steps
+        config, how = self._config.learning(self._number), self._config.agent
         last: dict[str, float] = {}
         marks: list[tuple[int, float]] = []
 
@@ -156,18 +159,15 @@ class _Round:
             last.update(watched)
             marks[1:] = [(step.step, time.monotonic())]
 
-        def imagined(begin: int, end: int) -> int:
-            return config.training.batch_size * sum(config.agent.horizon_at(step, steps) for step in range(begin, end))
-
         train_agent(config, self._command, watch)
-        result: dict[str, Any] = {"imagined": last, "imagined_steps": imagined(0, steps)}
+        result: dict[str, Any] = {"imagined": last, "imagined_steps": how.imagined(0, how.steps)}
         told = f"{result['imagined_steps']} imagined steps"
         if len(marks) > 1:
             # Of this session, from its first step on.
             (first, began), (end, ended) = marks
-            result["imagined_steps_per_second"] = imagined(first, end) / max(ended - began, 1e-9)
+            result["imagined_steps_per_second"] = how.imagined(first, end) / max(ended - began, 1e-9)
             told += f", {result['imagined_steps_per_second']:.0f} a second"
-        return Outcome(steps, result, told)
+        return Outcome(how.steps, result, told)
 
     def _try(self, tick: Callable[[], None]) -> Outcome:
         def tell(stage: str, done: int, total: int, note: str = "") -> None:

@@ -8,11 +8,15 @@ from typing import Literal
 
 from ..envs.collecting import CollectConfig, EnvKwargs
 from ..errors import ConfigError
-from ..world_models.config import Preset
+from ..world_models.config import Imagination, Motions, Preset
+from ..world_models.prediction.flow import Sampler
 from ..world_models.training.config import StageConfig, TrainConfig
 from .actor_critic import ActorCriticConfig
+from .sb3_config import Sb3Config
 from .train import TrainAgentConfig
 from .training import agent_training
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,68 @@ class FirstSteps:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """How the agent of every round is trained; each round trains a new one."""
+
+    method: Literal["sb3", "imagination"] = "sb3"
+    """By PPO of Stable-Baselines3, or by our actor-critic."""
+    imagination: Imagination = "video"
+    """Imagine in video, or without drawing."""
+    denoising_steps: int | None = 6
+    """In video: calls of the video model for each frame; None for as many as the world takes by itself."""
+    sampler: Sampler | None = "multistep"
+    """In video: how frames are drawn in these steps."""
+    motions: Motions | None = "drawn"
+    """Where actions lead: to the likeliest place, or drawn."""
+    curiosity: float = 0.02
+    """With sb3, in video: reward of an imagined step that shows what memory has not."""
+    imagined_steps: int = 150_000
+    """With sb3: steps in all imagined environments together."""
+    time_limit: int = 40
+    """With sb3: imagined steps after which an episode is cut off."""
+    sb3: Sb3Config = field(default_factory=lambda: Sb3Config(envs=32, rollout=32))
+    """How PPO learns."""
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    """How our actor-critic learns, and how large it is."""
+    training: StageConfig = field(default_factory=agent_training)
+    """Steps, batch size, learning rate of our actor-critic."""
+    starts: int = 4096
+    """Recorded starts that agents imagine from."""
+    context: int = 4
+    """Frames that the world observes of each."""
+
+    def __post_init__(self) -> None:
+        # What it refuses is refused before anything is recorded.
+        self.of(Path("agent"), "doom-rooms-nano", Path("data"), 0, "auto", 1)
+
+    def of(
+        self, out: Path, world: str, data: Path, seed: int, device: Device, checkpoint_every: int
+    ) -> TrainAgentConfig:
+        """The training of one agent."""
+        curious = self.method == "sb3" and self.imagination == "video"
+        return TrainAgentConfig(
+            out, world=world, data=data, method=self.method, imagination=self.imagination,
+            denoising_steps=self.denoising_steps, sampler=self.sampler, motions=self.motions,
+            curiosity=self.curiosity if curious else 0.0,
+            imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
+            training=self.training, starts=self.starts, context=self.context, seed=seed, device=device,
+            checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+
+    @property
+    def steps(self) -> int:
+        """Of training: imagined ones, or updates of our actor-critic."""
+        return self.sb3.whole("PPO", self.imagined_steps) if self.method == "sb3" else self.training.steps
+
+    def imagined(self, begin: int, end: int) -> int:
+        """Steps imagined from one step of training to another."""
+        if self.method == "sb3":
+            return end - begin
+        horizons = (self.actor_critic.horizon_at(step, self.training.steps) for step in range(begin, end))
+        return self.training.batch_size * sum(horizons)
+
+
+@dataclass(frozen=True)
 class DynaConfig:
     """From nothing to an agent: record, train a world, train an agent in it, try it in the real world; record again
     with that agent, and so on."""
@@ -82,17 +148,11 @@ class DynaConfig:
     """How the world of round 0 is trained."""
     further: FurtherSteps = field(default_factory=FurtherSteps)
     """How it is trained on in later rounds."""
-    agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    agent: Learning = field(default_factory=Learning)
     """How agents learn; each round trains a new one."""
-    training: StageConfig = field(default_factory=agent_training)
-    """Their steps, batch size, learning rate."""
-    starts: int = 512
-    """Recorded starts that agents imagine from."""
-    context: int = 32
-    """Frames that the world observes of each."""
     seed: int = 0
     """Seed of everything random but the maps, which are the first of their split."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to train."""
     workers: int | None = None
     """Engines side by side. Default: one per processor core."""
@@ -144,10 +204,9 @@ class DynaConfig:
 
     def learning(self, number: int) -> TrainAgentConfig:
         """How the agent of round ``number`` is trained."""
-        return TrainAgentConfig(
-            self.directory(number) / "agent", world=str(self.directory(number) / "world" / "world"), data=self.data,
-            starts=self.starts, context=self.context, agent=self.agent, training=self.training,
-            seed=self.seed + number, device=self.device, checkpoint_every=self.checkpoint_every,
+        return self.agent.of(
+            self.directory(number) / "agent", str(self.directory(number) / "world" / "world"), self.data,
+            self.seed + number, self.device, self.checkpoint_every,
         )  # fmt: skip
 
 
@@ -166,9 +225,10 @@ def smoke(config: DynaConfig) -> DynaConfig:
         ),
         first=FirstSteps(few(40), few(40), few(20), few(20)),
         further=FurtherSteps(few(20), few(10), few(10)),
-        agent=replace(config.agent, horizon=5, first_horizon=3),
-        training=replace(config.training, steps=20, batch_size=16, warmup=2),
-        starts=16,
-        context=8,
+        agent=replace(
+            config.agent, imagined_steps=200, time_limit=10, sb3=Sb3Config(envs=4, rollout=10, batch_size=20),
+            actor_critic=replace(config.agent.actor_critic, horizon=5, first_horizon=3),
+            training=replace(config.agent.training, steps=20, batch_size=16, warmup=2), starts=16,
+        ),
         checkpoint_every=5,
     )  # fmt: skip

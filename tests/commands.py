@@ -24,8 +24,9 @@ FEW_ROUNDS = ("--collect.first-maps", "3", "--collect.maps", "2", "--collect.ste
               "--collect.env-kwargs", "task=find", "level=near",
               *(f"{word.replace('--', '--first.')}" if word.startswith("--") else word for word in FEW_STEPS),
               *(f"{word.replace('--', '--further.')}" if word.startswith("--") else word for word in FEW_STEPS[4:]),
-              "--training.steps", "4", "--training.batch-size", "4",
-              "--agent.horizon", "3", "--agent.first-horizon", "2", "--starts", "4", "--context", "6",
+              "--agent.imagined-steps", "32", "--agent.time-limit", "4", "--agent.starts", "4",
+              "--agent.sb3.envs", "2", "--agent.sb3.rollout", "4", "--agent.sb3.batch-size", "4",
+              "--agent.sb3.checkpoint-every", "8", "--agent.denoising-steps", "2",
               "--checkpoint-every", "1", "--transfer.tasks", "find-near",
               "--transfer.episodes", "4", "--transfer.envs", "2", "--transfer.max-steps", "6")  # fmt: skip
 HERE = Path(__file__).parent

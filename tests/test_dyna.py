@@ -105,7 +105,7 @@ def test_killed_in_every_stage_it_comes_to_the_same_end(
     for sign in (
         "round-0/data/map-000000.h5",
         "round-0/world/autoencoder.safetensors",
-        "round-0/agent/agent.safetensors",
+        "round-0/agent/sb3.safetensors",
         "round-1/transfer/episodes/*.json",
     ):
         with started(out, 2) as process:
