@@ -66,7 +66,8 @@ class MemoryTraining:
 
 Trained = Literal["everything", "outcomes", "heads"]
 _NEVER_DECIDE = (
-    "data", "out", "validation", "device", "imagined_outcomes", "error", "checkpoint_every", "validate_every", "stop_after",
+    "data", "out", "validation", "device", "imagined_outcomes", "error", "checkpoint_every", "validate_every",
+    "stop_after",
 )  # fmt: skip
 
 
