@@ -66,8 +66,7 @@ class MemoryTraining:
 
 Trained = Literal["everything", "outcomes", "heads"]
 _NEVER_DECIDE = (
-    "data", "out", "validation", "device", "imagined_outcomes", "error", "checkpoint_every", "validate_every",
-    "stop_after",
+    "data", "out", "validation", "device", "imagined_outcomes", "error", "checkpoint_every", "validate_every", "stop_after",
 )  # fmt: skip
 
 
