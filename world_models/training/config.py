@@ -65,9 +65,7 @@ class MemoryTraining:
 
 
 Trained = Literal["everything", "outcomes", "heads"]
-_NEVER_DECIDE = (
-    "data", "out", "validation", "device", "imagined_outcomes", "error", "checkpoint_every", "validate_every", "stop_after",
-)  # fmt: skip
+_NEVER_DECIDE = ("data", "out", "validation", "device", "error", "checkpoint_every", "validate_every", "stop_after")
 
 
 @dataclass(frozen=True)
@@ -122,12 +120,6 @@ class TrainConfig:
     state: StageConfig = field(default_factory=lambda: StageConfig(steps=3000))
     """Fourth stage: the state space, in which planning and learning are cheap; with no steps the world has one only if
     what it starts from has."""
-    imagined_outcomes: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=0, batch_size=256, learning_rate=5e-4, weight_decay=0.05)
-    )
-    """Then: what imagined frames pay and whether they end the episode, learned from what the finished video model
-    draws along recorded walks. 1500 steps make rewards of imagined lives about as sure as those of recorded ones. With
-    none, outcomes are learned from recorded frames alone. It can be asked for later."""
     error: StageConfig = field(default_factory=lambda: StageConfig(steps=0, batch_size=256, weight_decay=0.05))
     """Last stage: how wrong imagined frames turn out to be, for uncertainty="expected_error". 2000 steps are enough;
     with none the world does not learn it. Other stages do not depend on it: it can be asked for later."""

@@ -30,7 +30,6 @@ from .dynamics import DynamicsStage
 from .error import ErrorStage
 from .fit import Progress, Stage, fit
 from .heads import HeadsStage
-from .imagined_outcomes import ImaginedOutcomesStage
 from .state_space import StateStage
 from .state_validation import StateScores
 from .validation import Recollection, Validation, validate
@@ -199,14 +198,6 @@ class _Run:
                 if states is None:
                     return None
                 self._score_states(states, config.state.steps)
-            if config.imagined_outcomes.steps:
-                own = config.imagined_outcomes
-                outcomes = ImaginedOutcomesStage(self.kept, self.cache, latents, own, config.seed)
-                # Like the last stage, this one alone depends on its configuration.
-                judge = self._fit(outcomes, own, fingerprint=f"{self.fingerprint}-{own.fingerprint()}")
-                if judge is None:
-                    return None
-                self._keep(judge)
             if config.error.steps and everything:
                 judging = ErrorStage(self.kept, self.cache, latents, config.error, config.seed)
                 # No other stage depends on this one, so it alone depends on its configuration.
