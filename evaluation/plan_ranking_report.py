@@ -182,7 +182,7 @@ def summarise(
 
 def ranking_figure(report: PlanRankingReport) -> Figure:
     """What choosing adds to the gap, and what it forgoes, against the number of plans; a line for every weight."""
-    figure = Figure(figsize=(9.2, 3.6), layout="constrained", dpi=110)
+    figure = Figure(figsize=(11.2, 3.6), layout="constrained", dpi=110)
     for place, (title, name) in enumerate((("exploitation gap", "exploited"), ("regret", "regret"))):
         axes = figure.add_subplot(1, 2, place + 1)
         for colour, weight in zip(COLOURS, report.config.weights, strict=False):
@@ -198,7 +198,7 @@ def ranking_figure(report: PlanRankingReport) -> Figure:
         axes.set_xlabel("plans chosen among")
         axes.set_ylabel("return")
         finish(axes)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
