@@ -31,6 +31,7 @@ from ..files import write_json
 from ..planning import CategoricalCEM, GoalFrame, RandomShooting
 from ..planning.interop import StableCost
 from ..planning.planner import Plan
+from ..world_models.config import Imagination
 from ..world_models.pretrained import load_world
 from ..world_models.state import WorldState
 from ..world_models.world_model import WorldModel
@@ -47,6 +48,8 @@ class PlanningBenchmark:
 
     world: str = "doom-rooms-nano"
     """Name or directory of a world with a memory and keys as actions."""
+    imaginations: tuple[Imagination, ...] = ("video", "state")
+    """Ways of imagining; state where the world has a state space."""
     frames: int = 10_000
     """Frames remembered when planning begins."""
     horizon: int = 12
@@ -78,9 +81,11 @@ def run(config: PlanningBenchmark, report: Callable[[str], None] = print) -> dic
     if config.threads:
         torch.set_num_threads(config.threads)
     video = load_world(config.world)
-    ways = {"video": video}
-    if video.state_size:
-        ways["state"] = load_world(config.world, imagination="state")
+    ways = {
+        how: load_world(config.world, imagination=how)
+        for how in config.imaginations
+        if how == "video" or video.state_size
+    }
     data: dict[str, Any] = {"config": asdict(config), "machine": machine(), "provenance": provenance(video)}
     # First, while nothing else has raised the peak, and the smaller one before the larger.
     data["peak"] = {name: _peak(world, config) for name, world in reversed(ways.items())}
