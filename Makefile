@@ -31,13 +31,13 @@ test-slow: install
 	$(BIN)/pytest -q -m slow
 
 # MineDojo's packages of 2022 need care, see docs/minedojo.md; they lie in an environment of their own over the other
-# one, where no other test meets them. Its tests skip themselves without it, hence the last check.
+# one, where no other test meets them. gym is built before that one is seen, whose setuptools it cannot stand. Its tests skip themselves without it, hence the last check.
 $(MINEDOJO)/installed: .venv/installed
 	$(PYTHON) -m venv --clear $(MINEDOJO)
-	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
-		> "$$($(MINEDOJO)/bin/python -c 'import site; print(site.getsitepackages()[0])')/worldloop_below.pth"
 	printf 'setuptools<66\nwheel<0.39\n' > $(MINEDOJO)/build.txt
 	PIP_CONSTRAINT="$(CURDIR)/$(MINEDOJO)/build.txt" $(MINEDOJO)/bin/pip install -q --no-deps minedojo==0.1 gym==0.21.0
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> "$$($(MINEDOJO)/bin/python -c 'import site; print(site.getsitepackages()[0])')/worldloop_below.pth"
 	$(MINEDOJO)/bin/pip install -q -c constraints.txt Pyro4 lxml jinja2 'omegaconf<2.4' importlib-resources \
 		opencv-python-headless psutil cloudpickle coloredlogs daemoniker
 	$(MINEDOJO)/bin/python -c 'from worldloop.envs.minedojo import MineDojoEnv; MineDojoEnv().close()'
