@@ -97,8 +97,8 @@ class Imagination:
         check_uncertainty(uncertainty, uncertainty_samples, self.world)
         if curiosity and not (curiosity > 0 and _remembers_imagined(self.world)):
             raise ConfigError(
-                "curiosity is above 0, in a world with a long-term memory that imagines in video and so remembers what "
-                "it imagined."
+                "curiosity is above 0, or 0 for none, and needs a world that remembers what it imagines: with a "
+                "long-term memory, and in video."
             )
         self._starts = Starts(self.world, contexts)
         self.contexts = self._starts.contexts

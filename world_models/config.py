@@ -48,9 +48,8 @@ class WorldConfig:
     """Draw every frame (``"video"``), or predict the next state alone (``"state"``): many times faster, with pictures
     only as good as a state holds them; memory is read, but what is imagined is not written to it."""
     motions: Motions = "likeliest"
-    """Where actions lead: to the likeliest place, or to one of the two ways that the state space knows, drawn by how
-    likely they are. Who walks where nothing has been seen is stopped now and then, and never where that is less
-    likely than not."""
+    """Where actions lead: to the likeliest place, where no wall stops a walker unless it is more likely than not to be
+    there; or one of the two ways that the state space knows, drawn by how likely they are."""
     outcome_members: int = 1
     """Heads that predict reward and end; of several the mean counts, and their spread is an uncertainty."""
     error_head: bool = False
