@@ -69,7 +69,8 @@ def load_checkpoint(path: Path, model: BaseAlgorithm, fingerprint: str) -> None:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["about"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies: what lies in the file at any odd place is multiplied with another rounding than what is allocated.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         found = about["fingerprint"]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise WorldFormatError(
