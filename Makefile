@@ -31,7 +31,8 @@ test-slow: install
 	$(BIN)/pytest -q -m slow
 
 # MineDojo's packages of 2022 need care, see docs/minedojo.md; they lie in an environment of their own over the other
-# one, where no other test meets them. gym is built before that one is seen, whose setuptools it cannot stand. Its tests skip themselves without it, hence the last check.
+# one, where no other test meets them. gym is built before that one is seen, whose
+# setuptools it cannot stand. Its tests skip themselves without it, hence the last check.
 $(MINEDOJO)/installed: .venv/installed
 	$(PYTHON) -m venv --clear $(MINEDOJO)
 	printf 'setuptools<66\nwheel<0.39\n' > $(MINEDOJO)/build.txt

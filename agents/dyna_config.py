@@ -68,7 +68,7 @@ class FirstSteps:
 
 
 @dataclass(frozen=True)
-class Learning:
+class DynaAgent:
     """How the agent of every round is trained; each round trains a new one."""
 
     method: Literal["sb3", "imagination"] = "sb3"
@@ -148,7 +148,7 @@ class DynaConfig:
     """How the world of round 0 is trained."""
     further: FurtherSteps = field(default_factory=FurtherSteps)
     """How it is trained on in later rounds."""
-    agent: Learning = field(default_factory=Learning)
+    agent: DynaAgent = field(default_factory=DynaAgent)
     """How agents learn; each round trains a new one."""
     seed: int = 0
     """Seed of everything random but the maps, which are the first of their split."""

@@ -27,7 +27,7 @@ def distance_to_seen(state: WorldState, pose: Tensor) -> Tensor:
     Raises:
         ValueError: the worlds have no long-term memory.
     """
-    poses, imagined, exist = _places(state)
+    poses, _, imagined, exist = _places(state)
     return _nearest(pose, poses, exist & ~imagined)
 
 
@@ -40,7 +40,7 @@ def novelty(before: WorldState, pose: Tensor) -> Tensor:
     Raises:
         ValueError: the worlds have no long-term memory.
     """
-    poses, _, exist = _places(before)
+    poses, _, _, exist = _places(before)
     return _nearest(pose, poses, exist).clamp(max=1)
 
 
@@ -69,20 +69,17 @@ def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_an
     return F.pad(numbers, (0, CLUES - numbers.shape[1]))
 
 
-def _places(state: WorldState) -> tuple[Tensor, Tensor, Tensor]:
-    """Of N remembered frames: poses (B, N, 5), which were imagined (B, N), which exist (B, N)."""
+def _places(state: WorldState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of N remembered frames: poses (B, N, 5), times (B, N), which were imagined (B, N), which exist (B, N)."""
     if state.memory is None:
         raise ValueError("Coverage is known of worlds with a long-term memory; this one has none.")
     slots, exist = state.memory.slots()
-    poses, _ = state.memory.arena.read_places(slots)
-    return poses, state.memory.arena.imagined.flatten()[slots], exist
+    poses, times = state.memory.arena.read_places(slots)
+    return poses, times, state.memory.arena.imagined.flatten()[slots], exist
 
 
 def _remembered(before: WorldState, step: ImaginedStep) -> list[Tensor]:
-    assert before.memory is not None
-    slots, exist = before.memory.slots()
-    poses, times = before.memory.arena.read_places(slots)
-    made_up = before.memory.arena.imagined.flatten()[slots]
+    poses, times, made_up, exist = _places(before)
     seen = exist & ~made_up
     last_seen = F.pad(times.masked_fill(~seen, -1), (0, 1), value=-1).amax(1)
     there = step.retrieved_times >= 0
