@@ -41,9 +41,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> TrainingCache:
     return TrainingCache.of(open_dataset(path))
 
 
-def test_who_was_stopped_stays_stopped_and_is_rewarded(cache: TrainingCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ways", [1, 2])
+def test_who_was_stopped_stays_stopped_and_is_rewarded(ways: int, cache: TrainingCache, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    world = WorldModel(preset("tiny", SPEC, (16, 16)))
+    world = WorldModel(replace(preset("tiny", SPEC, (16, 16)), ways=ways))
     latents = np.zeros((60 * LENGTH, *world.config.latent_shape), np.float16)
     last = torch.zeros(2, *world.config.latent_shape)
     forward = torch.tensor([[25.0, 0, 0, 0, 0]]).expand(2, 5)
@@ -64,6 +65,16 @@ def test_who_was_stopped_stays_stopped_and_is_rewarded(cache: TrainingCache, tmp
         stopped, free = world.predict_motion(last, deviation, forward)[:, 0].tolist()
         rewards, logits = world.outcome_head(last, last, world.magnitudes(forward + deviation))
         rewarded = rewards.mean(1)
+        motions, chances = world.motion_ways(last, deviation, forward)
+    if ways == 2:
+        # Who goes freely may be stopped in any step, as often as walkers in the data were.
+        x = cache.poses[:, 0].reshape(60, LENGTH)
+        went = np.diff(x, axis=1) > 0
+        share = (went[:, :-1] & ~went[:, 1:]).sum() / went[:, :-1].sum()
+        goes, stops = (motions[1, :, 0] + 1).tolist()
+        assert abs(goes - 1) < 0.1 and abs(stops) < 0.1, (goes, stops)
+        assert float(chances[1, 1].exp()) == pytest.approx(share, abs=0.03), share
+    assert chances.shape == (2, ways) and torch.allclose(chances.exp().sum(1), torch.ones(2))
     assert abs(stopped) < 3 and abs(free - 25) < 3, (stopped, free)
     assert float(rewarded[0]) > 0.7 and float(rewarded[1]) < 0.3, rewarded
     # A presets' four members each learned it, from data of their own.

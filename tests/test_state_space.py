@@ -24,12 +24,13 @@ from worldloop.world_models.actions import ActionSpec, motion_magnitudes
 from worldloop.world_models.config import WorldConfig, preset
 from worldloop.world_models.perception.state_encoder import StateConfig, Surroundings, around, normed, state_grid
 from worldloop.world_models.pose import motion_between, move
+from worldloop.world_models.prediction.ways import BREADTH, either_way
 from worldloop.world_models.state import WorldState
 from worldloop.world_models.state_space import StateSpace
 from worldloop.world_models.training.chance import Chance
 from worldloop.world_models.training.config import StageConfig
 from worldloop.world_models.training.state_samples import StateSamples
-from worldloop.world_models.training.state_space import BREADTH, UNROLLED, StateStage, either_way
+from worldloop.world_models.training.state_space import UNROLLED, StateStage
 from worldloop.world_models.training.state_validation import StateScores
 from worldloop.world_models.world_model import WorldModel
 
@@ -396,7 +397,7 @@ def test_worlds_do_not_disturb_each_other_and_forks_go_on_alike() -> None:
 @pytest.mark.parametrize("imagination", ["video", "state"])
 def test_drawn_motions_are_stopped_as_often_as_the_world_says(imagination: str) -> None:
     world = made(imagination)
-    last = world.state_space.head.motion[-1]  # type: ignore[union-attr]
+    last = world.pose_head.out if imagination == "video" else world.state_space.head.motion[-1]  # type: ignore[union-attr]
     # Otherwise zero, it leaves the two ways at "as asked" and "not at all".
     torch.nn.init.constant_(last.bias[12:], math.log(0.3 / 0.7) + 3)
     seen = after(world).fork(400).with_seeds(torch.arange(400))
@@ -412,8 +413,9 @@ def test_drawn_motions_are_stopped_as_often_as_the_world_says(imagination: str) 
     # The draw is a world's own: by its seed and step, in any company.
     for i in (0, 7, 399):
         assert torch.equal(world.imagine(seen[i], [1])[1].pose[0], step.pose[i])
-    with pytest.raises(ConfigError, match="no state space"):
-        replace(world.config, imagination="video", state=None)
+    assert replace(world.config, imagination="state", ways=1).motions == "drawn"
+    with pytest.raises(ConfigError, match="likeliest way of a step alone"):
+        replace(world.config, imagination="video", ways=1)
 
 
 def test_states_go_from_one_way_of_imagining_to_the_other() -> None:

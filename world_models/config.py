@@ -49,7 +49,9 @@ class WorldConfig:
     only as good as a state holds them; memory is read, but what is imagined is not written to it."""
     motions: Motions = "likeliest"
     """Where actions lead: to the likeliest place, where no wall stops a walker unless it is more likely than not to be
-    there; or one of the two ways that the state space knows, drawn by how likely they are."""
+    there; or one of two ways that a step may go, drawn by how likely they are."""
+    ways: int = 1
+    """Ways that steps may go, of which imagination in video knows where they lead: the likeliest alone, or two."""
     outcome_members: int = 1
     """Heads that predict reward and end; of several the mean counts, and their spread is an uncertainty."""
     error_head: bool = False
@@ -75,8 +77,10 @@ class WorldConfig:
             raise ConfigError("This world has no state space to imagine in: imagination is 'video'.")
         if self.motions not in get_args(Motions):
             raise ConfigError(f"motions is one of {', '.join(get_args(Motions))}; got {self.motions!r}.")
-        if self.motions == "drawn" and self.state is None:
-            raise ConfigError("This world has no state space, which knows ways to draw from: motions is 'likeliest'.")
+        if self.ways not in (1, 2):
+            raise ConfigError(f"A world knows 1 or 2 ways that a step may go; got {self.ways}.")
+        if self.motions == "drawn" and self.imagination == "video" and self.ways == 1:
+            raise ConfigError("This world knows the likeliest way of a step alone: motions is 'likeliest' in video.")
         strategy_named(self.retrieval)
 
     @property
@@ -207,6 +211,7 @@ def preset(name: Preset, actions: ActionSpec, frame_size: tuple[int, int] | None
         frame_size=frame_size or size.frame_size,
         actions=actions,
         denoising_steps=size.denoising_steps,
+        ways=2,
         outcome_members=4,
         autoencoder=size.autoencoder,
         cdit=size.cdit,

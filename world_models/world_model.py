@@ -72,7 +72,7 @@ class WorldModel(nn.Module):
         channels, grid = config.autoencoder.channels, latent_grid(config.frame_size)
         self.autoencoder = Autoencoder(config.autoencoder)
         self.cdit = CDiT(config.cdit, channels, grid, config.fov, SCALE * config.actions.step_length)
-        self.pose_head = PoseHead(channels, grid)
+        self.pose_head = PoseHead(channels, grid, config.ways)
         self.outcome_head = OutcomeHead(channels, grid, config.outcome_members)
         self.state_space: StateSpace | None = None
         if config.state is not None:
@@ -389,6 +389,11 @@ class WorldModel(nn.Module):
         correction: Tensor = self.pose_head(last, key_class(asked), self.magnitudes(asked), deviation / unit)
         return asked + correction * unit
 
+    def motion_ways(self, last: Tensor, deviation: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """Motions (B, W, 5) made minus what was ``asked``, in steps and turns, one for each way that a step may go, and
+        the logarithms (B, W) of how likely these are; arguments as `predict_motion` has them."""
+        return self.pose_head.ways(last, key_class(asked), self.magnitudes(asked), deviation / self._unit(asked))
+
     def _motion(self, state: WorldState, asked: Tensor) -> Tensor:
         """Motion (B, 5) made if ``asked`` (B, 5), as ``config.motions`` says."""
         if self.config.motions == "likeliest":
@@ -396,9 +401,11 @@ class WorldModel(nn.Module):
                 return self.state_motion(state, asked)
             return self.predict_motion(state.latents[:, -1], state.deviation, asked)
         unit = self._unit(asked)
-        ways, chances = self._states().head.ways(
-            self.encode_state(state), self.magnitudes(asked), state.deviation / unit
-        )
+        if self._in_state_space:
+            vectors, last = self.encode_state(state), state.deviation / unit
+            ways, chances = self._states().head.ways(vectors, self.magnitudes(asked), last)
+        else:
+            ways, chances = self.motion_ways(state.latents[:, -1], state.deviation, asked)
         stopped = uniform(state.seeds, state.step, (1,), _WAY) < chances[:, 1:].exp()
         return asked + torch.where(stopped, ways[:, 1], ways[:, 0]) * unit
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..actions import KEY_CLASSES, MAGNITUDES
+from .ways import WAYS_OUT, likelier, two_ways
 
 ENDLESS = 10.0
 """Logit of going on in a world that has learned nothing of ends: hardly any episode ends in it."""
@@ -15,12 +16,18 @@ ENDLESS = 10.0
 class PoseHead(nn.Module):
     """Pose before picture: the motion an action really makes, seen from the last frame and from what went amiss before.
 
-    Predicts a correction to the nominal motion (walls stop a walker), and how much of the last motion's deviation goes
-    on (who slid along a wall slides on); both are zero at the start of training. Trained with an absolute loss, whose
-    optimum is the median: stopped *or* not, rather than half-way through the wall.
+    With two ways it says where each leads and how likely they are, see `two_ways`. With one it predicts a correction to
+    the nominal motion (walls stop a walker), and how much of the last motion's deviation goes on (who slid along a wall
+    slides on), and is trained with an absolute loss, whose optimum is the median: stopped *or* not, rather than
+    half-way through the wall. All of it is zero at the start of training.
+
+    Args:
+        channels, grid: C and (h, w) of latents.
+        ways: 1 or 2.
+        width: of the hidden layers.
     """
 
-    def __init__(self, channels: int, grid: tuple[int, int], width: int = 192) -> None:
+    def __init__(self, channels: int, grid: tuple[int, int], ways: int = 2, width: int = 192) -> None:
         super().__init__()
         self.look = nn.Conv2d(channels, 48, 3, padding=1)
         self.reduce = nn.Conv2d(48, 16, 1)
@@ -28,18 +35,30 @@ class PoseHead(nn.Module):
         self.join = nn.Linear(16 * grid[0] * grid[1] + MAGNITUDES + 5, width)
         self.hidden = nn.Linear(width, width)
         self.again = nn.Linear(width, width)
-        self.out = nn.Linear(width, 6)
+        self.out = nn.Linear(width, 6 if ways == 1 else WAYS_OUT)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, last: Tensor, keys: Tensor, magnitudes: Tensor, deviation: Tensor) -> Tensor:
-        """Correction (B, 5) for last latents (B, C, h, w), keys (B,) and magnitudes (B, 13) asked for, and the last
-        motion's deviation (B, 5) from what was asked then; both in mean steps and turns."""
+        """Correction (B, 5), of two ways the likelier's; arguments as `ways` has them."""
+        motions, chances = self.ways(last, keys, magnitudes, deviation)
+        return motions[:, 0] if motions.shape[1] == 1 else likelier(motions, chances)
+
+    def ways(self, last: Tensor, keys: Tensor, magnitudes: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrections (B, W, 5), in mean steps and turns, and the logarithms (B, W) of how likely they are.
+
+        Args:
+            last: (B, C, h, w) latents.
+            keys: (B,) and …
+            magnitudes: (B, 13) asked for.
+            deviation: (B, 5) of the last motion from what was asked then, in mean steps and turns.
+        """
         seen = F.silu(self.reduce(F.silu(self.look(last)))).flatten(1)
         x = F.silu(self.join(torch.cat([seen, magnitudes, deviation], 1)) + self.keys(keys))
         out = self.out(F.silu(self.again(F.silu(self.hidden(x)))))
-        correction: Tensor = torch.addcmul(out[:, :5], out[:, 5:], deviation)
-        return correction
+        if self.out.out_features == WAYS_OUT:
+            return two_ways(out, magnitudes, deviation)
+        return torch.addcmul(out[:, :5], out[:, 5:], deviation).unsqueeze(1), out.new_zeros(len(out), 1)
 
 
 class OutcomeHead(nn.Module):

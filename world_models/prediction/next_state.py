@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..actions import MAGNITUDES, motion_from_magnitudes
+from ..actions import MAGNITUDES
 from ..perception.state_encoder import Reader, Sight, StateConfig, Surroundings, normed, state_grid
 from .heads import ENDLESS
-
-_SELDOM = -3.0
-"""Logit of being stopped, untrained."""
+from .ways import WAYS_OUT, likelier, two_ways
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class NextStateHead(nn.Module):
         self.rows, self.columns, self.side = state_grid(grid)
         tokens, width, hidden = self.rows * self.columns, config.width, config.hidden
         asked = MAGNITUDES + 5
-        self.motion = nn.Sequential(nn.Linear(tokens * width + asked, hidden), nn.SiLU(), nn.Linear(hidden, 13))
+        self.motion = nn.Sequential(nn.Linear(tokens * width + asked, hidden), nn.SiLU(), nn.Linear(hidden, WAYS_OUT))
         self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.condition = nn.Sequential(nn.Linear(asked, width), nn.SiLU(), nn.Linear(width, width))
         self.reader = Reader(config)
@@ -75,30 +73,18 @@ class NextStateHead(nn.Module):
                 nn.init.constant_(last.bias.data[1], ENDLESS)
 
     def ways(self, state: Tensor, magnitudes: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        """The two ways that a step may go: motions (B, 2, 5) made minus what was asked for, in steps and turns, and the
-        logarithms (B, 2) of how likely they are.
-
-        Untrained, the first is to go as asked, the second to be stopped; so the two need not be told apart, and a wall
-        that is seldom met is still learned as a wall and not as a slight hesitation.
+        """The two ways that a step may go, as `two_ways` tells them.
 
         Args:
             state: (B, D).
             magnitudes: (B, 13) of the motion asked for.
             deviation: (B, 5) the last motion minus what was asked for then, in steps and turns.
         """
-        out = self.motion(torch.cat([state, magnitudes, deviation], 1))
-        # A walker slides on along a wall: of the last deviation some share goes on.
-        motions = torch.addcmul(out[:, :10].unflatten(1, (2, 5)), out[:, 10:12, None], deviation.unsqueeze(1))
-        goes, stops = motions.unbind(1)
-        stops = stops - motion_from_magnitudes(magnitudes)
-        stopped = out[:, 12] + _SELDOM
-        return torch.stack([goes, stops], 1), F.logsigmoid(torch.stack([-stopped, stopped], 1))
+        return two_ways(self.motion(torch.cat([state, magnitudes, deviation], 1)), magnitudes, deviation)
 
     def correct(self, state: Tensor, magnitudes: Tensor, deviation: Tensor) -> Tensor:
-        """(B, 5) motion made minus motion asked for, in steps and turns: the likelier of `ways`, as half-way through a
-        wall is nowhere; arguments as there."""
-        motions, chances = self.ways(state, magnitudes, deviation)
-        return torch.where((chances[:, 1] > chances[:, 0]).unsqueeze(1), motions[:, 1], motions[:, 0])
+        """(B, 5) motion made minus motion asked for, in steps and turns: the likelier of `ways`; arguments as there."""
+        return likelier(*self.ways(state, magnitudes, deviation))
 
     def forward(
         self, sight: Sight, state: Tensor, left: Tensor, magnitudes: Tensor, deviation: Tensor, recalled: Surroundings

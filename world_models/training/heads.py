@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ...rollouts.cache import TrainingCache
 from ..noise import uniform
 from ..pose import motion_between
+from ..prediction.ways import either_way
 from ..world_model import WorldModel
 from .chance import Chance
 from .config import StageConfig
@@ -93,8 +94,12 @@ class HeadsStage:
             "continue": F.binary_cross_entropy_with_logits(logits.float(), goes_on, weight=weights),
         }
         if "pose_head" in self.module:
-            made = world.predict_motion(last, deviation, asked)
-            losses["pose"] = F.smooth_l1_loss(made.float() / steps, motion / steps, beta=0.05)
+            if world.config.ways == 1:
+                made = world.predict_motion(last, deviation, asked)
+                losses["pose"] = F.smooth_l1_loss(made.float() / steps, motion / steps, beta=0.05)
+            else:
+                ways, chances = world.motion_ways(last, deviation, asked)
+                losses["pose"] = either_way(ways.float(), chances.float(), (motion - asked) / steps).mean()
         return losses
 
     def _motions(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

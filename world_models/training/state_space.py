@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
+from ..prediction.ways import either_way
 from ..state_space import StateSpace
 from ..world_model import WorldModel
 from .chance import Chance
@@ -19,18 +20,8 @@ UNROLLED = 6
 """Steps predicted in a row, each from the prediction before."""
 CONSISTENCY = 0.05
 """Weight of predicting the next state, over that of showing it: with much, states say only what is easily predicted."""
-BREADTH = 0.1
-"""How far off a motion is before it speaks for the other way that a step may go, in steps and turns."""
 FADING = 0.95
 """What a step further ahead counts, over the step before."""
-
-
-def either_way(motions: Tensor, chances: Tensor, made: Tensor) -> Tensor:
-    """Surprise (B,) at motions ``made`` (B, 5), where they were expected to be one or other of ``motions`` (B, W, 5)
-    with probabilities exp ``chances`` (B, W); times `BREADTH`, so that it compares with an absolute error."""
-    expected = made.unsqueeze(1).expand_as(motions)
-    off = F.smooth_l1_loss(motions, expected, beta=0.05, reduction="none").sum(-1)
-    return -BREADTH * torch.logsumexp(chances - off / BREADTH, 1)
 
 
 class StateStage:

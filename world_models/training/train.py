@@ -142,6 +142,8 @@ class _Run:
         self.bases = [read_world(world_directory(name)) for name in config.start_from]
         if config.only != "everything":
             shape = replace(shape, error_head=self.bases[0].config.error_head)
+        if self.bases and (config.only == "outcomes" or not config.heads.steps):
+            shape = replace(shape, ways=self.bases[0].config.ways)
         if not config.state.steps:
             spaces = [base.config.state for base in self.bases if base.config.state is not None]
             shape = replace(shape, state=spaces[0] if spaces else None)
