@@ -58,7 +58,8 @@ def train_with_sb3(
     """Train an agent in a learned world with Stable-Baselines3, or go on with a run that was interrupted.
 
     Episodes of `ImaginedVecEnv` begin with the recorded starts; what is observed is the state vector. ``out`` receives
-    what `train_in_imagination` writes, ``trials.json`` and ``best`` too.
+    what `train_in_imagination` writes, ``trials.json`` and ``best`` too. A run of PPO or A2C that is finished goes on
+    where more ``steps`` are asked for, as if it had been asked for them at first.
 
     Args:
         world: where to imagine.
@@ -88,7 +89,9 @@ def train_with_sb3(
     check_actions(algorithm, world.actions)
     shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
-    told = f"{algorithm} {steps} {time_limit} {curiosity} {_told(config)} {seed} {perception(world)}"
+    # How long DQN explores depends on how long it learns; the others are asked for more by the same command.
+    length = f"{steps} " if algorithm == "DQN" else ""
+    told = f"{algorithm} {length}{time_limit} {curiosity} {_told(config)} {seed} {perception(world)}"
     digest = hashlib.sha256(told.encode())
     for array in (contexts.frames, contexts.actions, contexts.poses):
         digest.update(array.tobytes())
@@ -145,7 +148,7 @@ def train_in_reality(
         spec, (height, width) = action_spec(real.envs[0]), _frame_size(real)
         world = FrameStack((height, width), spec, frames, device)
         shape = Sb3Shape("PPO", (3 * frames, height, width), ())
-        key = hashlib.sha256(f"{steps} {_told(config)} {seed} {world.to_json()} {spec} {identity}".encode())
+        key = hashlib.sha256(f"{_told(config)} {seed} {world.to_json()} {spec} {identity}".encode())
         learning = Learning("PPO in the real world", out, key.hexdigest()[:16], config.whole("PPO", steps),
                             config.checkpoint_every, stop_after, watch)  # fmt: skip
         model = _model(shape, envs, config, steps, seed, device)

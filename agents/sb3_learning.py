@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
+from ..errors import ConfigError
 from ..world_models.training.fit import Diverged, Progress, interruptible
 from .real_evaluation import RealEvaluation
 from .sb3_checkpoint import load_checkpoint, save_checkpoint
@@ -62,11 +63,14 @@ def learn(model: BaseAlgorithm, learning: Learning, evaluation: RealEvaluation |
     Raises:
         KeyboardInterrupt: Ctrl-C, after the roll-out in flight was learned from and saved.
         Diverged: a parameter, an observation or a reward is no number any more; the last checkpoint is kept.
-        ConfigError, WorldFormatError: the checkpoint belongs to another run, or is damaged.
+        ConfigError, WorldFormatError: the checkpoint belongs to another run or has more steps, or is damaged.
     """
     path = learning.out / "sb3.safetensors"
     if path.exists():
         load_checkpoint(path, model, learning.fingerprint)
+        if model.num_timesteps > learning.steps:
+            told = f"{learning.out} holds a run of {model.num_timesteps} steps already, more than {learning.steps}"
+            raise ConfigError(f"{told}; ask for as many, or choose another directory.")
     model.set_logger(configure(str(learning.out / "tensorboard"), ["tensorboard"]))
     with interruptible() as interrupted:
         keeper = _Keeper(learning, path, interrupted, model.num_timesteps)

@@ -130,6 +130,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_agent_and_the_same_curve(alg
     assert all(torch.equal(a, b) for a, b in zip(parameters(again), parameters(parts), strict=True)), "it is finished"
 
 
+def test_a_finished_run_goes_on_where_more_steps_are_asked_for(tmp_path: Path) -> None:
+    whole, short = train(tmp_path / "whole", steps=640), train(tmp_path / "parts", steps=320)
+    assert not all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(short), strict=True))
+    more = train(tmp_path / "parts", steps=640)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(more), strict=True))
+    assert curve(tmp_path / "whole", "rollout/ep_rew_mean") == curve(tmp_path / "parts", "rollout/ep_rew_mean")
+    with pytest.raises(ConfigError, match="640 steps already, more than 320"):
+        train(tmp_path / "parts", steps=320)
+    # DQN explores for a share of its steps: with more of them it is another run.
+    train(tmp_path / "DQN", "DQN", steps=64)
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(tmp_path / "DQN", "DQN", steps=96)
+
+
 def test_a_run_in_the_real_world_goes_on_to_the_same_agent(tmp_path: Path) -> None:
     whole = train_in_reality(RealToy, tmp_path / "whole", 320, SMALL)
     assert train_in_reality(RealToy, tmp_path / "parts", 320, SMALL, stop_after=100) is None
@@ -402,7 +416,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run.json").exists(), "nothing has been begun"
     train(tmp_path, steps=32)
     with pytest.raises(ConfigError, match="another configuration"):
-        train(tmp_path, steps=64)
+        train(tmp_path, steps=32, seed=1)
     with pytest.raises(ConfigError, match="NatureCNN needs frames"):
         train_in_reality(lambda: RealToy(replace(ARENA, frame_size=(20, 48))), tmp_path / "r", 32, SMALL)
     for wrong in ({"envs": 0}, {"discount": 1.5}, {"learning_rate": 0.0}, {"rollout": -1}):
