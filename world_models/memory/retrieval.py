@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...errors import ConfigError
 from ..noise import hash64, uniform
@@ -21,6 +22,8 @@ Exclusion = Literal["recent", "spacing"]
 _NEVER = -math.inf
 _BLIND = -1e15
 """Score of a frame that a formula gives none, less its distance: below every score, in the order of nearness."""
+_RIGHT_ANGLE = 1e-12
+"""Cosines, with their weights, that are 0 but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,8 @@ class WorldPack:
         share = torch.maximum(self.weight_view * cosine, -self.weight_back * cosine)
         shift = along.sub((cosine < 0).to(along), alpha=self.mu / self.pose_scale)
         wide, high = (0.5 * (self.pose_scale / sigma) ** 2 for sigma in (self.sigma_along, self.sigma_across))
-        score = share.log().sub(shift.square(), alpha=wide).sub(across2, alpha=high)
+        # At right angles rounding would say which of them is the better one.
+        score = F.threshold(share, _RIGHT_ANGLE, 0.0).log().sub(shift.square(), alpha=wide).sub(across2, alpha=high)
         return torch.maximum(score, _BLIND - distance2.sqrt())
 
     def embed(self, poses: Tensor) -> Tensor:
