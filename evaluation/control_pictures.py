@@ -104,10 +104,12 @@ def plans_figure(trace: Trace, elites: int = 8) -> Figure:
     """The first, middle and last plan from above: all candidates, the best of them, the chosen one, and what came."""
     last = len(trace.plans) - 1
     shown = sorted({round(last * k / (_SHOWN_PLANS - 1)) for k in range(_SHOWN_PLANS)})
-    figure = Figure(figsize=(4.2 * len(shown), 4.6), layout="constrained", dpi=100)
-    path = np.stack(trace.poses)
+    figure = Figure(figsize=(4.2 * len(shown), 5.0), layout="constrained", dpi=100)
+    path, first = np.stack(trace.poses), None
     for place, number in enumerate(shown):
-        plan, axes = trace.plans[number], figure.add_subplot(1, len(shown), place + 1)
+        plan = trace.plans[number]
+        # Plans may lead out of the map; all of them are seen at the same scale.
+        axes = first = figure.add_subplot(1, len(shown), place + 1, sharex=first, sharey=first)
         _ground(axes, trace.layout)
         here = path[plan.step]
         if plan.candidates is not None:
@@ -124,7 +126,8 @@ def plans_figure(trace: Trace, elites: int = 8) -> Figure:
         _arrow(axes, here, "black")
         _arrow(axes, trace.task.goal_pose, _GOAL)
         axes.set_title(f"plan {number + 1}, before real step {plan.step + 1}", fontsize=10)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, -0.16), ncols=4, frameon=False)
+    labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(labels.values(), labels.keys(), fontsize=8, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
