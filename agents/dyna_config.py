@@ -23,9 +23,9 @@ Device = Literal["auto", "cpu", "cuda"]
 class DynaCollect:
     """What is recorded of the real world."""
 
-    first_maps: int = 240
+    first_maps: int = 320
     """Training maps that the explorers record in round 0."""
-    maps: int = 80
+    maps: int = 160
     """New training maps of every later round."""
     steps: int = 250
     """Frames per map."""
@@ -33,10 +33,10 @@ class DynaCollect:
     """Share of the last round's agent in later rounds; that of all explorers together is 1."""
     epsilon: float = 0.05
     """Probability that an action is replaced by a random one."""
-    goal_fraction: float = 1 / 3
+    goal_fraction: float = 0.5
     """How often the waypoint explorer walks to the goal object."""
-    env_kwargs: EnvKwargs | None = None
-    """Arguments of DoomRooms, such as `task=find level=near`. Default: task=find level=far."""
+    env_kwargs: EnvKwargs = field(default_factory=lambda: {"task": "find", "level": "near"})
+    """Arguments of DoomRooms: what is to be learned. How it is tried is told by the transfer options."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FurtherSteps:
         default_factory=lambda: StageConfig(1000, batch_size=256, learning_rate=5e-4, weight_decay=0.05)
     )
     """Where actions lead, reward and end."""
-    dynamics: StageConfig = field(default_factory=lambda: StageConfig(1500, learning_rate=5e-4))
+    dynamics: StageConfig = field(default_factory=lambda: StageConfig(2500, learning_rate=5e-4))
     """The video model."""
     state: StageConfig = field(default_factory=lambda: StageConfig(1000, learning_rate=5e-4))
     """The state space."""
@@ -87,7 +87,7 @@ class DynaAgent:
     """With sb3: steps in all imagined environments together."""
     time_limit: int = 40
     """With sb3: imagined steps after which an episode is cut off."""
-    sb3: Sb3Config = field(default_factory=lambda: Sb3Config(envs=32, rollout=32))
+    sb3: Sb3Config = field(default_factory=lambda: Sb3Config(envs=32, rollout=32, schedule="linear"))
     """How PPO learns."""
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """How our actor-critic learns, and how large it is."""

@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
 from ..envs.contexts import Contexts
@@ -59,7 +60,8 @@ def train_with_sb3(
 
     Episodes of `ImaginedVecEnv` begin with the recorded starts; what is observed is the state vector. ``out`` receives
     what `train_in_imagination` writes, ``trials.json`` and ``best`` too. A run of PPO or A2C that is finished goes on
-    where more ``steps`` are asked for, as if it had been asked for them at first.
+    where more ``steps`` are asked for, as if it had been asked for them at first; where the learning rate falls, that
+    is another run.
 
     Args:
         world: where to imagine.
@@ -89,9 +91,7 @@ def train_with_sb3(
     check_actions(algorithm, world.actions)
     shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
-    # How long DQN explores depends on how long it learns; the others are asked for more by the same command.
-    length = f"{steps} " if algorithm == "DQN" else ""
-    told = f"{algorithm} {length}{time_limit} {curiosity} {_told(config)} {seed} {perception(world)}"
+    told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"
     digest = hashlib.sha256(told.encode())
     for array in (contexts.frames, contexts.actions, contexts.poses):
         digest.update(array.tobytes())
@@ -148,7 +148,7 @@ def train_in_reality(
         spec, (height, width) = action_spec(real.envs[0]), _frame_size(real)
         world = FrameStack((height, width), spec, frames, device)
         shape = Sb3Shape("PPO", (3 * frames, height, width), ())
-        key = hashlib.sha256(f"{_told(config)} {seed} {world.to_json()} {spec} {identity}".encode())
+        key = hashlib.sha256(f"{_told('PPO', steps, config)} {seed} {world.to_json()} {spec} {identity}".encode())
         learning = Learning("PPO in the real world", out, key.hexdigest()[:16], config.whole("PPO", steps),
                             config.checkpoint_every, stop_after, watch)  # fmt: skip
         model = _model(shape, envs, config, steps, seed, device)
@@ -210,7 +210,9 @@ def _model(
         "train_freq": 1, "gradient_steps": max(1, config.envs // 4), "target_update_interval": config.target_interval,
         "exploration_fraction": config.exploration, "exploration_final_eps": EXPLORES,
     }}[algorithm]  # fmt: skip
-    own |= {"learning_rate": config.learning_rate, "gamma": config.discount, "policy_kwargs": shape.settings}
+    falling = LinearSchedule(config.learning_rate, 0.0, 1.0)
+    rate = falling if config.schedule == "linear" else config.learning_rate
+    own |= {"learning_rate": rate, "gamma": config.discount, "policy_kwargs": shape.settings}
     with warnings.catch_warnings():
         # The network computes where the world does: what is copied to and fro costs more than it.
         warnings.filterwarnings("ignore", "You are trying to run")
@@ -227,5 +229,9 @@ def _frame_size(envs: VecEnv) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _told(config: Sb3Config) -> str:
-    return json.dumps({name: value for name, value in asdict(config).items() if name != "checkpoint_every"})
+def _told(algorithm: Algorithm, steps: int, config: Sb3Config) -> str:
+    """What a run depends on: how many steps there are is part of it only where that changes how it learns."""
+    told = {name: value for name, value in asdict(config).items() if name != "checkpoint_every"}
+    if algorithm == "DQN" or config.schedule == "linear":
+        told["steps"] = config.whole(algorithm, steps)
+    return f"{algorithm} {json.dumps(told)}"

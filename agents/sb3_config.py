@@ -13,6 +13,8 @@ Algorithm = Literal["PPO", "A2C", "DQN"]
 
 EXPLORES = 0.05
 """DQN's least chance of a random action, in training and afterwards."""
+Schedule = Literal["constant", "linear"]
+"""Of the learning rate: as it is, or in a straight line to 0 at the last step."""
 SB3_FORMAT = "worldloop.agent.sb3/1"
 
 
@@ -23,7 +25,7 @@ class Sb3Config:
     envs: int = 8
     """Environments side by side, imagined or real."""
     learning_rate: float = 3e-4
-    """Of the optimiser."""
+    """Of the optimiser, at first."""
     discount: float = 0.985
     """γ, per step."""
     batch_size: int = 256
@@ -44,6 +46,8 @@ class Sb3Config:
     """Share of the training in which DQN's chance of a random action falls from 1 to 0.05."""
     target_interval: int = 1000
     """Steps between updates of DQN's target."""
+    schedule: Schedule = "constant"
+    """The learning rate stays, or falls in a straight line to 0; then all steps are to be asked for at once."""
     checkpoint_every: int = 20_000
     """Steps in all environments together between checkpoints."""
 

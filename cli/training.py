@@ -30,7 +30,7 @@ class Run(DynaConfig):
     """From nothing to an agent, in rounds: record the real world, train a world on all recordings, train an agent in
     it, try it on held-out maps; record more with that agent. Hours; the same command goes on after an interruption."""
 
-    transfer: TransferConfig = field(default_factory=lambda: TransferConfig(("find-near", "find-far"), episodes=64))
+    transfer: TransferConfig = field(default_factory=lambda: TransferConfig(("find-near",), episodes=100))
     """How the agent of every round is tried in the real world."""
     planning: AgentPlanning = field(default_factory=AgentPlanning)
     """Whether it plans there too, and how."""

@@ -144,6 +144,21 @@ def test_a_finished_run_goes_on_where_more_steps_are_asked_for(tmp_path: Path) -
         train(tmp_path / "DQN", "DQN", steps=96)
 
 
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
+def test_a_learning_rate_that_falls_is_the_same_after_an_interruption(algorithm, tmp_path: Path) -> None:
+    falling = replace(SMALL, schedule="linear", learning_rate=1e-2)
+    whole = train(tmp_path / "whole", algorithm, steps=640, config=falling)
+    assert train(tmp_path / "parts", algorithm, steps=640, config=falling, stop_after=200) is None
+    parts = train(tmp_path / "parts", algorithm, steps=640, config=falling)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(parts), strict=True))
+    told = curve(tmp_path / "whole", "train/learning_rate")
+    assert len(told) >= 4
+    # What is told is that of the last update, at most a roll-out of 32 steps ago.
+    assert all(-1e-6 <= rate / 1e-2 - (1 - step / 640) <= 32 / 640 + 1e-6 for step, rate in told), told
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(tmp_path / "whole", algorithm, steps=960, config=falling)
+
+
 def test_a_run_in_the_real_world_goes_on_to_the_same_agent(tmp_path: Path) -> None:
     whole = train_in_reality(RealToy, tmp_path / "whole", 320, SMALL)
     assert train_in_reality(RealToy, tmp_path / "parts", 320, SMALL, stop_after=100) is None
