@@ -66,6 +66,8 @@ class TrainAgentConfig:
     but little. 0 for none."""
     starts: int = 512
     """Recorded starts drawn from the data."""
+    beginnings: float = 0.0
+    """Share of them that are beginnings of episodes, as a task begins; the others may be anywhere in one."""
     context: int = 32
     """Frames that the world observes of each."""
     samples: int = 4096
@@ -123,6 +125,8 @@ class TrainAgentConfig:
         counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
         if min(counts) < 1:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
+        if not 0 <= self.beginnings <= 1:
+            raise ConfigError(f"beginnings is a share, 0 … 1; got {self.beginnings}.")
         if self.method == "distilling" and not 1 <= self.depth <= self.samples:
             raise ConfigError(f"depth lies in 1 … samples; got {self.depth} and {self.samples}.")
 
@@ -244,5 +248,5 @@ def _dataset(path: Path) -> RolloutDataset:
 
 def _contexts(world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig) -> Contexts:
     if dataset is not None:
-        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed)
+        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed, config.beginnings)
     return Starts(world, None).contexts

@@ -79,25 +79,29 @@ class Contexts:
         return int(self.frames.shape[2]), int(self.frames.shape[3])
 
     @classmethod
-    def from_dataset(cls, dataset: RolloutDataset, n: int, length: int, seed: int = 0) -> Contexts:
+    def from_dataset(
+        cls, dataset: RolloutDataset, n: int, length: int, seed: int = 0, beginnings: float = 0.0
+    ) -> Contexts:
         """``n`` pieces of ``length`` frames from as many different episodes as there are.
 
         Episodes are visited in random order, again from the first when all have been used, and a piece may
-        begin at any of an episode's frames with equal probability. A piece never holds the frame an episode
-        terminated at.
+        begin at any of an episode's frames with equal probability, or at its first. A piece never holds the frame an
+        episode terminated at.
 
         Args:
             dataset: recorded experience.
             n: number of starts, N.
             length: frames of each, K.
             seed: of the choice; equal seeds give equal contexts.
+            beginnings: probability that a piece begins where its episode does, as tasks do, instead of anywhere.
 
         Raises:
             DataError: no episode is long enough.
-            ValueError: ``n`` or ``length`` below 1.
+            ValueError: ``n`` or ``length`` below 1, or ``beginnings`` outside 0 … 1.
         """
-        if n < 1 or length < 1:
-            raise ValueError(f"Contexts need n >= 1 and length >= 1, got {n} and {length}.")
+        if n < 1 or length < 1 or not 0 <= beginnings <= 1:
+            told = f"got {n}, {length} and {beginnings}"
+            raise ValueError(f"Contexts need n >= 1, length >= 1 and beginnings in 0 … 1, {told}.")
         rng = np.random.default_rng(seed)
         # One frame to spare: the last frame of an episode may be the one it terminated at.
         usable = np.flatnonzero(dataset.episode_lengths > length)
@@ -109,6 +113,7 @@ class Contexts:
         rounds = -(-n // len(usable))
         chosen = np.concatenate([rng.permutation(usable) for _ in range(rounds)])[:n]
         starts = rng.integers(dataset.episode_lengths[chosen] - length)
+        starts[rng.random(n) < beginnings] = 0
         pieces = [
             dataset.window(int(i), int(s), int(s) + length) for i, s in zip(chosen, starts, strict=True)
         ]

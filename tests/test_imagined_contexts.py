@@ -65,11 +65,24 @@ def test_the_choice_is_reproducible(dataset):
     assert not np.array_equal(first.poses, other.poses)
 
 
+def test_pieces_begin_with_episodes_as_often_as_asked(dataset):
+    def beginnings(share):
+        contexts = Contexts.from_dataset(dataset, 200, 5, seed=2, beginnings=share)
+        first = [dataset.episode(int(seed)).poses[0] for seed in contexts.map_seeds]
+        return np.array([np.array_equal(a, b) for a, b in zip(contexts.poses[:, 0], first, strict=True)])
+
+    assert beginnings(1.0).all()
+    # Of pieces from anywhere one in 25 or fewer is a beginning, too.
+    assert beginnings(0.0).mean() < 0.2 and 0.35 < beginnings(0.5).mean() < 0.7
+
+
 def test_impossible_wishes_are_refused(dataset):
     with pytest.raises(DataError, match="at most 29"):
         Contexts.from_dataset(dataset, 1, 30)
     with pytest.raises(ValueError):
         Contexts.from_dataset(dataset, 0, 5)
+    with pytest.raises(ValueError, match="beginnings"):
+        Contexts.from_dataset(dataset, 1, 5, beginnings=1.5)
 
 
 @pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])
