@@ -68,12 +68,12 @@ def test_the_choice_is_reproducible(dataset):
 def test_pieces_begin_with_episodes_as_often_as_asked(dataset):
     def beginnings(share):
         contexts = Contexts.from_dataset(dataset, 200, 5, seed=2, beginnings=share)
-        first = [dataset.episode(int(seed)).poses[0] for seed in contexts.map_seeds]
-        return np.array([np.array_equal(a, b) for a, b in zip(contexts.poses[:, 0], first, strict=True)])
+        first = [dataset.episode(int(seed)).poses[:5] for seed in contexts.map_seeds]
+        return np.mean([np.array_equal(a, b) for a, b in zip(contexts.poses, first, strict=True)])
 
-    assert beginnings(1.0).all()
-    # Of pieces from anywhere one in 25 or fewer is a beginning, too.
-    assert beginnings(0.0).mean() < 0.2 and 0.35 < beginnings(0.5).mean() < 0.7
+    assert beginnings(1.0) == 1
+    # Of pieces from anywhere in these three episodes one of 4, 7 and 25 is a beginning too: 0.15 of all.
+    assert 0.08 < beginnings(0.0) < 0.23 and 0.48 < beginnings(0.5) < 0.68
 
 
 def test_impossible_wishes_are_refused(dataset):
