@@ -83,9 +83,9 @@ class DynaAgent:
     """Where actions lead: to the likeliest place, or drawn."""
     curiosity: float = 0.02
     """With sb3, in video: reward of an imagined step that shows what memory has not."""
-    imagined_steps: int = 150_000
+    imagined_steps: int = 100_000
     """With sb3: steps in all imagined environments together."""
-    time_limit: int = 40
+    time_limit: int = 15
     """With sb3: imagined steps after which an episode is cut off."""
     sb3: Sb3Config = field(default_factory=lambda: Sb3Config(envs=32, rollout=32, schedule="linear"))
     """How PPO learns."""
@@ -93,9 +93,11 @@ class DynaAgent:
     """How our actor-critic learns, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
     """Steps, batch size, learning rate of our actor-critic."""
-    starts: int = 4096
+    starts: int = 8192
     """Recorded starts that agents imagine from."""
-    context: int = 4
+    beginnings: float = 0.3
+    """Share of them that are beginnings of episodes; the others may be anywhere in one."""
+    context: int = 8
     """Frames that the world observes of each."""
 
     def __post_init__(self) -> None:
@@ -112,8 +114,8 @@ class DynaAgent:
             denoising_steps=self.denoising_steps, sampler=self.sampler, motions=self.motions,
             curiosity=self.curiosity if curious else 0.0,
             imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
-            training=self.training, starts=self.starts, context=self.context, seed=seed, device=device,
-            checkpoint_every=checkpoint_every,
+            training=self.training, starts=self.starts, beginnings=self.beginnings, context=self.context, seed=seed,
+            device=device, checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     @property
