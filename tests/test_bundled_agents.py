@@ -79,6 +79,22 @@ def test_a_bundled_agent_acts_in_the_rooms_wherever_it_is_opened(
     assert acted[:6] == acted[6:]
 
 
+@pytest.mark.parametrize("name", bundled_agents())
+@pytest.mark.parametrize("world", bundled_worlds())
+def test_a_bundled_agent_perceives_through_every_bundled_world(name: str, world: str) -> None:
+    if "sb3" in json.loads((agent_directory(name) / "agent.json").read_text())["format"]:
+        pytest.importorskip("stable_baselines3", reason="needs Stable-Baselines3: pip install stable-baselines3")
+    other, own = load_agent(name, load_world(world)), load_agent(name)
+    assert other.world.directory == world_directory(world)  # type: ignore[attr-defined]
+    env = gym.make("worldloop/DoomRooms-v0", task="find", split="validation")
+    frame, info = env.reset(seed=3)
+    env.close()
+    seen = {"frame": frame, "pose": info["pose"]}
+    # Of the first frame they know the same; what they remember later may be chosen in other ways.
+    (_, through), (_, state) = other.predict(seen), own.predict(seen)
+    assert torch.equal(other.world.encode_state(through.world), own.world.encode_state(state.world))
+
+
 def test_a_directory_goes_before_a_bundled_agent_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small_agent(Path("find-near"), small_world(Path("world")))
