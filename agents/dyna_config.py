@@ -83,7 +83,7 @@ class DynaAgent:
     """Where actions lead: to the likeliest place, or drawn."""
     curiosity: float = 0.02
     """With sb3, in video: reward of an imagined step that shows what memory has not."""
-    imagined_steps: int = 100_000
+    imagined_steps: int = 250_000
     """With sb3: steps in all imagined environments together."""
     time_limit: int = 15
     """With sb3: imagined steps after which an episode is cut off."""
