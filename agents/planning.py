@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import ConfigError
-from ..planning import CEM, MPC, MPPI, Objective, Reward, TerminalValue
+from ..planning import CEM, MPC, MPPI, Objective, Planner, PolicySearch, Reward, TerminalValue
 from ..planning.sampling import SamplingSolver
 from ..world_models.world import World
 from .agent import Agent
 
-PlanningSolver = Literal["mppi", "cem"]
+PlanningSolver = Literal["mppi", "cem", "policy"]
+"""``policy``: among the policy's own plans alone, see `PolicySearch`; there must be one."""
 _SOLVERS: dict[PlanningSolver, type[SamplingSolver]] = {"mppi": MPPI, "cem": CEM}
 
 
@@ -20,24 +21,34 @@ class PlanSearch:
     """How plans for reward are searched."""
 
     solver: PlanningSolver = "mppi"
-    """How candidates are refined."""
+    """How candidates are refined; or policy, where all are the policy's own, and one is drawn by what they come to."""
     horizon: int = 8
     """Steps looked ahead."""
     candidates: int = 48
     """Plans tried in each iteration."""
     iterations: int = 2
-    """How often they are refined."""
+    """How often they are refined; the policy's own never are."""
     elites: int = 8
     """Best plans to learn from."""
     proposals: int = 8
-    """Plans that the policy proposes, where there is one."""
+    """Plans that the policy proposes to mppi and cem, where there is one."""
+    temperature: float = 0.05
+    """With policy: a plan is drawn with probability exp(−cost / temperature), so that less than that is no reason to
+    leave the policy; costs are discounted rewards. 0 takes the cheapest."""
 
-    def planner(self, seed: int, policy: Agent | None = None) -> SamplingSolver:
+    def planner(self, seed: int, policy: Agent | None = None) -> Planner:
         """The search, seeded by a policy or not.
 
         Raises:
-            ConfigError: no such solver, or numbers that contradict each other.
+            ConfigError: no such solver, one that needs a policy without one, or numbers that contradict each other.
         """
+        if self.solver == "policy":
+            if policy is None:
+                raise ConfigError("Choosing among a policy's plans takes a policy: give an agent, or another solver.")
+            return PolicySearch(
+                policy, horizon=self.horizon, candidates=self.candidates, temperature=self.temperature,
+                elites=self.elites, seed=seed,
+            )  # fmt: skip
         if self.solver not in _SOLVERS:
             raise ConfigError(f"A solver is one of {', '.join(get_args(PlanningSolver))}; got {self.solver!r}.")
         return _SOLVERS[self.solver](

@@ -29,7 +29,8 @@ class AgentPlanning(PlanSearch):
 
     add: bool = False
     """Let every agent act in three ways: by its policy; by planning for imagined reward alone; and by both, its policy
-    proposing plans and its critic saying what comes after the horizon."""
+    proposing plans and its critic saying what comes after the horizon. With the solver policy, which needs one, there
+    is no planning alone."""
     imagination: Imagination = "state"
     """Where plans are imagined: in state space, or in video, which is slower."""
     replan_interval: int = 1
@@ -132,12 +133,10 @@ def cast_of(
         if not planning.add:
             cast.actors[name], cast.identities[name] = agent, identity
             continue
-        alone, both = _planners(agent, planning, device, seed)
         searched = f"{identity} {_dynamics(agent.world)} {planning}"
-        for way, actor, what in (
-            ("policy", agent, identity), ("planning", alone, searched), ("both", both, searched)
-        ):  # fmt: skip
-            cast.actors[f"{name}: {way}"], cast.identities[f"{name}: {way}"] = actor, f"{way} {what}"
+        cast.actors[f"{name}: policy"], cast.identities[f"{name}: policy"] = agent, f"policy {identity}"
+        for way, actor in _planners(agent, planning, device, seed).items():
+            cast.actors[f"{name}: {way}"], cast.identities[f"{name}: {way}"] = actor, f"{way} {searched}"
     if back is not None:
         if (back.world.actions, back.world.frame_size) != (cast.world.actions, cast.world.frame_size):
             raise ConfigError("The agents and the world that comes back see or act differently: try them one by one.")
@@ -146,16 +145,16 @@ def cast_of(
     return cast
 
 
-def _planners(agent: Agent, planning: AgentPlanning, device: str, seed: int) -> tuple[MPC, MPC]:
-    """Planning alone, and planning with the agent's heads."""
+def _planners(agent: Agent, planning: AgentPlanning, device: str, seed: int) -> dict[str, MPC]:
+    """Planning alone, where the solver can, and planning with the agent's heads, by name."""
     world = agent.world
     if not isinstance(world, WorldModel):
         raise ConfigError("An agent that sees by frames alone has no world to plan in: leave out --planning.add.")
     if world.directory is not None:
         world = load_world(str(world.directory), device, imagination=planning.imagination)
     discount, interval = agent.heads.config.discount, planning.replan_interval
-    alone, both = (planning_agent(world, discount, planning, who, interval, seed) for who in (None, agent))
-    return alone, both
+    ways = {"both": agent} if planning.solver == "policy" else {"planning": None, "both": agent}
+    return {way: planning_agent(world, discount, planning, who, interval, seed) for way, who in ways.items()}
 
 
 def _dynamics(world: World) -> str:

@@ -12,6 +12,7 @@ from .mpc import MPC
 from .objectives import GoalFrame, GoalPose, Objective, Reward, Uncertainty, WeightedSum
 from .pictures import GoalPicture
 from .planner import IterationReport, Plan, Planner
+from .policy_search import PolicySearch
 from .rollout import RolloutTree
 from .rollout_batch import RolloutBatch
 from .solver import Found, Solver
@@ -43,6 +44,7 @@ __all__ = [
     "Plan",
     "Planner",
     "Policy",
+    "PolicySearch",
     "PredictiveSampling",
     "Prior",
     "RandomShooting",

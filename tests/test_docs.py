@@ -149,7 +149,7 @@ poses = np.stack([pose, pose])
 """
 HEADS = """
 import torch
-from worldloop.planning import MPPI, Reward, TerminalValue, TreeSearch
+from worldloop.planning import MPPI, PolicySearch, Reward, TerminalValue, TreeSearch
 
 class Actor:
     def act(self, vectors, uniform):

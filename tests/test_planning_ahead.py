@@ -21,6 +21,7 @@ from worldloop.planning import (
     Lagrangian,
     PathLength,
     Penalty,
+    PolicySearch,
     Reward,
     RolloutBatch,
     Sure,
@@ -162,6 +163,64 @@ def test_a_policys_plans_compete_in_every_iteration_and_are_imagined_once():
     assert sum(world.imagined_batches) == 2 * 3 + 2 * 4 + 3 * 10 * 4 + 4
 
 
+class Biased:
+    """Draws forward with probability 0.4 and every other key alike."""
+
+    shares = torch.where(torch.arange(KEYS.n) == FORWARD, 0.4, 0.6 / (KEYS.n - 1))
+
+    def act(self, vectors: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return (self.shares.cumsum(0)[:-1] < uniform[:, :1]).sum(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e6])
+def test_a_policy_search_draws_from_the_policy_times_what_plans_come_to(temperature):
+    world, b = ToyWorld(), 3000
+    state = standing_at(world, *[START] * b, seeds=torch.arange(b))
+    objective = GoalPose([150 + STEP, 150, 0, 0, 0], along="final")
+    search = PolicySearch(Biased(), horizon=1, candidates=48, temperature=temperature)
+    plan = search.plan(world, state, objective)
+    drawn = torch.bincount(plan.actions[:, 0], minlength=KEYS.n) / b
+    cost = Imagined(world, standing_at(world, START), objective, 64).cost(torch.arange(KEYS.n).view(1, -1, 1))[0]
+    expected = Biased.shares * torch.exp(-cost / temperature)
+    expected = expected / expected.sum()
+    # Four deviations of 3000 draws, and the bias of choosing among 48.
+    assert bool((drawn - expected).abs().le(4 * (expected * (1 - expected) / b).sqrt() + 0.02).all())
+    assert torch.equal(plan.cost, cost[plan.actions[:, 0]])
+    assert 0.3 < float(expected[FORWARD]) < 0.9
+    few = search.plan(world, state[torch.arange(7, 9)], objective)
+    assert torch.equal(few.actions, plan.actions[7:9])
+
+
+def test_a_cold_policy_search_takes_the_cheapest_plan_of_the_policy():
+    world, told = ToyWorld(), []
+    state = standing_at(world, START, [60, 300, 0, 0, 0])
+    objective = GoalPose(torch.tensor([[150 + 2 * STEP, 150, 0, 0, 0], [60 + 2 * STEP, 300, 0, 0, 0]]), along="final")
+    search = PolicySearch(Biased(), horizon=2, candidates=40, temperature=0, elites=3)
+    plan = search.plan(world, state, objective, on_iteration=told.append)
+    (report,) = told
+    assert report.plans.shape == (2, 40, 2) and torch.equal(plan.cost, report.cost.min(1).values)
+    assert plan.actions.tolist() == [[FORWARD, FORWARD]] * 2
+    assert torch.equal(plan.elite_costs, report.cost.sort(1).values[:, :3])
+    assert torch.equal(plan.poses[:, -1, 0], torch.tensor([150.0, 60], dtype=torch.float64) + 2 * STEP)
+    assert plan.model_steps == sum(world.imagined_batches) <= 2 * search.max_model_steps
+
+
+def test_a_policy_search_serves_vectors_too():
+    world = ToyWorld(ToyArena(actions=AXES))
+    search = PolicySearch(Straight(AXES), horizon=4, candidates=2, elites=1)
+    plan = search.plan(world, standing_at(world, START), GoalPose([150 + 4 * STEP, 150, 0, 0, 0], along="final"))
+    assert float(plan.cost) == pytest.approx(0, abs=1e-6)
+    assert plan.model_steps == sum(world.imagined_batches) <= search.max_model_steps
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"horizon": 0}, {"candidates": 1}, {"elites": 9}, {"temperature": -0.1}, {"temperature": float("nan")}]
+)
+def test_numbers_that_a_policy_search_refuses(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        PolicySearch(Straight(KEYS), **wrong)
+
+
 def test_a_prior_makes_a_tree_reach_further():
     world = ToyWorld()
     objective = GoalPose([150 + 8 * STEP, 150, 0, 0, 0], along="final")
@@ -180,6 +239,7 @@ def test_a_world_without_state_vectors_has_no_use_for_policies_and_values():
     for planner, objective in (
         (CEM(horizon=3), TerminalValue(FarInX())),
         (CEM(horizon=3, policy=Straight(KEYS)), Reward()),
+        (PolicySearch(Straight(KEYS), horizon=3), Reward()),
         (TreeSearch(horizon=3), TerminalValue(FarInX())),
         (TreeSearch(horizon=3, prior=Straight(KEYS)), Reward()),
     ):

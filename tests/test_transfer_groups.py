@@ -20,7 +20,7 @@ from worldloop.errors import ConfigError
 from worldloop.evaluation.acting_time import Spread
 from worldloop.evaluation.transfer import RandomActor, TransferConfig, TransferReport, evaluate_transfer, play
 from worldloop.evaluation.transfer_actors import AgentPlanning, cast_of
-from worldloop.planning import CEM, MPC, MPPI, Reward, TerminalValue
+from worldloop.planning import CEM, MPC, MPPI, PolicySearch, Reward, TerminalValue
 
 CONFIG = TransferConfig(tasks=("find-near",), episodes=11, envs=3, seed=3)
 
@@ -133,7 +133,16 @@ def test_an_agent_acts_in_three_ways_in_the_rooms(saved: Path, tmp_path: Path) -
     alike = [more[name] == cast.identities[name] for name in cast.actors]
     assert alike == [True, False, False]
     assert isinstance(replace(planning, solver="cem").planner(0), CEM)
-    with pytest.raises(ConfigError, match="A solver is one of mppi, cem"):
+    own = cast_of({"mine": saved}, replace(planning, solver="policy", temperature=0.3))
+    assert list(own.actors) == ["mine: policy", "mine: both"]
+    assert own.identities["mine: policy"] == cast.identities["mine: policy"]
+    solver = own.actors["mine: both"].solver  # type: ignore[attr-defined]
+    assert isinstance(solver, PolicySearch)
+    assert (solver.horizon, solver.candidates, solver.elites, solver.temperature) == (2, 6, 2, 0.3)
+    assert evaluate_transfer(own.world, own.actors, config).rows[1].name == "mine: both"
+    with pytest.raises(ConfigError, match="takes a policy"):
+        replace(planning, solver="policy").planner(0)
+    with pytest.raises(ConfigError, match="A solver is one of mppi, cem, policy"):
         replace(planning, solver="luck").planner(0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least one agent"):
         cast_of({}, planning)
