@@ -104,7 +104,7 @@ class WorldModel(nn.Module):
     @property
     def state_size(self) -> int:
         """D, numbers in a state vector; 0 where the world has no state space."""
-        return 0 if self.state_space is None else self.state_space.size
+        return 0 if self.state_space is None else self.state_space.size + POSE_DIM
 
     @property
     def device(self) -> torch.device:
@@ -249,21 +249,28 @@ class WorldModel(nn.Module):
         return replace(after, carried=carried), step
 
     def encode_state(self, state: WorldState) -> Tensor:
-        """The state vectors (B, D) of B worlds: what they see and what they remember of their surroundings.
+        """The state vectors (B, D) of B worlds: what they see, what they remember of their surroundings, and, as the
+        last 5 numbers, how far the last step went off what was asked for, in steps and turns.
 
-        In state space these are the imagined ones. Elsewhere they are made of the recent frames and of memory, and
-        gradients reach the latents.
+        In state space the first are the imagined ones. Elsewhere they are made of the recent frames and of memory, and
+        gradients reach the latents. The last are known exactly from poses: that one has been stopped by a wall is hard
+        to tell from pictures.
 
         Raises:
             ConfigError: the world has no state space.
         """
+        off = state.deviation / self._unit(state.deviation)
+        return torch.cat([self._summary(state), off.to(torch.float32)], 1)
+
+    def _summary(self, state: WorldState) -> Tensor:
+        """What is seen and remembered (B, D - 5), as the state space steps on from it."""
         if self._in_state_space and CARRIED in state.carried:
             imagined: Tensor = state.carried[CARRIED]
             return imagined
         return self._states().encode(self.surroundings(state))
 
     def surroundings(self, state: WorldState) -> Surroundings:
-        """What `encode_state` makes states of."""
+        """The frames that `encode_state` looks at."""
         return self._states().look_around(state, self._strategy)
 
     def state_motion(self, state: WorldState, asked: Tensor) -> Tensor:
@@ -271,7 +278,7 @@ class WorldModel(nn.Module):
         differentiable."""
         unit = self._unit(asked)
         correction = self._states().head.correct(
-            self.encode_state(state), self.magnitudes(asked), state.deviation / unit
+            self._summary(state), self.magnitudes(asked), state.deviation / unit
         )
         return asked + correction * unit
 
@@ -281,7 +288,7 @@ class WorldModel(nn.Module):
         """One step in state space, differentiable.
 
         Args:
-            vectors: (B, D).
+            vectors: (B, D - 5), as `StateSpace.encode` makes them.
             left: (B, 5) canonical poses that the step begins at.
             motion: (B, 5) made, in world units and radians.
             deviation: (B, 5) how far that is off what was asked for.
@@ -402,7 +409,7 @@ class WorldModel(nn.Module):
             return self.predict_motion(state.latents[:, -1], state.deviation, asked)
         unit = self._unit(asked)
         if self._in_state_space:
-            vectors, last = self.encode_state(state), state.deviation / unit
+            vectors, last = self._summary(state), state.deviation / unit
             ways, chances = self._states().head.ways(vectors, self.magnitudes(asked), last)
         else:
             ways, chances = self.motion_ways(state.latents[:, -1], state.deviation, asked)
@@ -420,7 +427,7 @@ class WorldModel(nn.Module):
             arrived, motion = pose, motion_between(state.pose, pose).to(torch.float32)
             asked = motion
         recalled = self._states().look_ahead(state, self._strategy, arrived)
-        after = self.step_state(self.encode_state(state), state.pose, motion, motion - asked, recalled)
+        after = self.step_state(self._summary(state), state.pose, motion, motion - asked, recalled)
         latents = self._states().head.decode(after.state)
         step = ImaginedStep(
             latents=latents,
@@ -439,7 +446,7 @@ class WorldModel(nn.Module):
         carried, origin = {name: tensor for name, tensor in state.carried.items() if name != CARRIED}, self.origin
         if self._in_state_space:
             origin = f"{origin}/{self._space}"
-            vectors = torch.zeros(state.batch_size, self.state_size, device=self.device)
+            vectors = torch.zeros(state.batch_size, self._states().size, device=self.device)
             if bool(state.valid[:, -1].any()):
                 vectors = self._states().encode(self.surroundings(state))
             carried[CARRIED] = vectors
