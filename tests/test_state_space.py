@@ -24,7 +24,7 @@ from worldloop.world_models.actions import ActionSpec, motion_magnitudes
 from worldloop.world_models.config import WorldConfig, preset
 from worldloop.world_models.perception.state_encoder import StateConfig, Surroundings, around, normed, state_grid
 from worldloop.world_models.pose import motion_between, move
-from worldloop.world_models.prediction.ways import BREADTH, either_way
+from worldloop.world_models.prediction.ways import BREADTH, WAYS_OUT, either_way
 from worldloop.world_models.state import WorldState
 from worldloop.world_models.state_space import StateSpace
 from worldloop.world_models.training.chance import Chance
@@ -37,7 +37,7 @@ from worldloop.world_models.world_model import WorldModel
 SPEC = ActionSpec("discrete", ("stay", "walk", "turn"), ((0, 0, 0, 0, 0), (25, 0, 0, 0, 0), (0, 0, 0, 0.4, 0)))
 SMALL = StateConfig(width=16, rounds=1, heads=2, hidden=24)
 NUMBERS = 3 * 4 * 16
-"""Of its states: a token for each latent of the small grid."""
+"""Of the summaries in its states: a token for each latent of the small grid."""
 SIZE = (24, 32)
 
 
@@ -418,12 +418,38 @@ def test_drawn_motions_are_stopped_as_often_as_the_world_says(imagination: str) 
         replace(world.config, imagination="video", ways=1)
 
 
+@pytest.mark.parametrize("imagination", ["video", "state"])
+def test_a_state_tells_how_far_the_last_step_went_off_what_was_asked(imagination: str) -> None:
+    world = made(imagination)
+    begun, nothing = after(world, worlds=3), torch.zeros(3, 5)
+    assert world.state_size == world.encode_state(begun).shape[1] == NUMBERS + 5
+    assert torch.allclose(world.encode_state(begun)[:, NUMBERS:], nothing, atol=1e-5)
+    # The first is stopped by a wall, the second goes as far as it should, the third turns too far and is pushed aside.
+    came = torch.stack([
+        begun.pose[0],
+        move(begun.pose[1:2], torch.tensor([[25.0, 0, 0, 0, 0]], dtype=torch.float64))[0],
+        move(begun.pose[2:3], torch.tensor([[0, 5.0, 0, 0.6, 0]], dtype=torch.float64))[0],
+    ])  # fmt: skip
+    told = torch.tensor([[-1.0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 5 / 25, 0, 0.2 / 0.4, 0]])
+    frames = np.zeros((3, 1, *SIZE, 3), np.uint8)
+    seen = world.observe(begun, frames, np.array([[1], [1], [2]]), came[:, None])
+    assert torch.allclose(world.encode_state(seen)[:, NUMBERS:], told, atol=1e-5)
+    # In imagination too, where a head that corrects every step by half a step says so.
+    head = world.pose_head if imagination == "video" else world.state_space.head  # type: ignore[union-attr]
+    last = [m for m in head.modules() if isinstance(m, torch.nn.Linear) and m.out_features == WAYS_OUT][-1]
+    torch.nn.init.normal_(last.bias, std=0.3)
+    imagined, step = world.imagine(begun, [1, 1, 1])
+    made_of = motion_between(begun.pose, step.pose).float() - torch.tensor([25.0, 0, 0, 0, 0])
+    off = world.encode_state(imagined)[:, NUMBERS:]
+    assert torch.allclose(off, made_of / torch.tensor([25.0, 25, 25, 0.4, 0.4]), atol=1e-4) and bool(off.any())
+
+
 def test_states_go_from_one_way_of_imagining_to_the_other() -> None:
     video, fast = made(), made("state")
     seen = after(video)
     assert "state" not in seen.carried
     adopted = fast.adopt(seen)
-    assert torch.equal(adopted.carried["state"], video.encode_state(seen))
+    assert torch.equal(adopted.carried["state"], video.encode_state(seen)[:, :NUMBERS])
     assert torch.equal(fast.encode_state(adopted), video.encode_state(seen))
     back = video.adopt(adopted)
     assert "state" not in back.carried and torch.equal(back.latents, seen.latents)
@@ -462,7 +488,7 @@ def test_environments_step_in_state_space_and_observe_states() -> None:
     starts = Contexts(frames[None], actions[None], poses[None], np.zeros(1, np.int64), SPEC, "train")
     alone = ImaginedEnv(world, starts, observation=("state", "frame"), max_episode_steps=5)
     seen, _ = alone.reset(seed=3)
-    assert seen["state"].shape == (NUMBERS,) and alone.observation_space.contains(seen)
+    assert seen["state"].shape == (NUMBERS + 5,) and alone.observation_space.contains(seen)
     envs = ImaginedVectorEnv(world, 2, starts, observation="state", max_episode_steps=3)
     envs.reset(seed=[3, 4])
     for t in range(8):
@@ -523,6 +549,6 @@ def test_scores_are_shares_of_what_the_mean_picture_leaves_open(tmp_path: Path) 
         ]
     )
     with torch.no_grad():
-        shown = world.state_space.head.decode(vectors).numpy()  # type: ignore[union-attr]
+        shown = world.state_space.head.decode(vectors[:, :NUMBERS]).numpy()  # type: ignore[union-attr]
     assert scores["state_now"] == pytest.approx(((shown - truth[0]) ** 2).mean() / spread, rel=1e-2)
     assert scores["state_10"] != scores["state_10_unremembered"]
