@@ -21,7 +21,7 @@ class PolicySearch(Planner):
     A plan is drawn with probability proportional to exp(−cost / temperature), among plans drawn from the policy: the
     policy π improved to π · exp(−cost / temperature), no farther from it than the temperature allows (rollout,
     Tesauro & Galperin 1996; the weights of MPO, Abdolmaleki et al. 2018). Where imagination says the same of all, the
-    policy is what remains; other searches then follow the noise of their objective away from a good policy.
+    policy is what remains.
 
     Attributes:
         policy: whose plans they are; the world needs a state space.
