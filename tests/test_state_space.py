@@ -434,7 +434,7 @@ def test_a_state_tells_how_far_the_last_step_went_off_what_was_asked(imagination
     frames = np.zeros((3, 1, *SIZE, 3), np.uint8)
     seen = world.observe(begun, frames, np.array([[1], [1], [2]]), came[:, None])
     assert torch.allclose(world.encode_state(seen)[:, NUMBERS:], told, atol=1e-5)
-    # In imagination too, where a head that corrects every step by half a step says so.
+    # In imagination too, where a head corrects what is asked for.
     head = world.pose_head if imagination == "video" else world.state_space.head  # type: ignore[union-attr]
     last = [m for m in head.modules() if isinstance(m, torch.nn.Linear) and m.out_features == WAYS_OUT][-1]
     torch.nn.init.normal_(last.bias, std=0.3)
