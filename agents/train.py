@@ -68,6 +68,8 @@ class TrainAgentConfig:
     """Recorded starts drawn from the data."""
     beginnings: float = 0.0
     """Share of them that are beginnings of episodes, as a task begins; the others may be anywhere in one."""
+    stopped: float = 0.0
+    """Share of them at which a walker has just been stopped dead: seldom where they are anywhere, and hard to leave."""
     context: int = 32
     """Frames that the world observes of each."""
     samples: int = 4096
@@ -125,8 +127,8 @@ class TrainAgentConfig:
         counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
         if min(counts) < 1:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
-        if not 0 <= self.beginnings <= 1:
-            raise ConfigError(f"beginnings is a share, 0 … 1; got {self.beginnings}.")
+        if min(self.beginnings, self.stopped) < 0 or not self.beginnings + self.stopped <= 1:
+            raise ConfigError(f"beginnings and stopped are shares, 0 … 1; got {self.beginnings} and {self.stopped}.")
         if self.method == "distilling" and not 1 <= self.depth <= self.samples:
             raise ConfigError(f"depth lies in 1 … samples; got {self.depth} and {self.samples}.")
 
@@ -248,5 +250,6 @@ def _dataset(path: Path) -> RolloutDataset:
 
 def _contexts(world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig) -> Contexts:
     if dataset is not None:
-        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed, config.beginnings)
+        shares = config.beginnings, config.stopped
+        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed, *shares)
     return Starts(world, None).contexts

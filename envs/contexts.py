@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
@@ -16,6 +17,8 @@ from ..files import write_bytes
 from ..rollouts.store import RolloutDataset, open_dataset
 from ..world_models.actions import ActionSpec
 from ..world_models.config import WorldConfig
+from ..world_models.pose import motion_between
+from ..world_models.prediction.ways import in_vain
 from ..world_models.storage import read_description
 
 CONTEXTS_FILE = "contexts.safetensors"
@@ -80,13 +83,14 @@ class Contexts:
 
     @classmethod
     def from_dataset(
-        cls, dataset: RolloutDataset, n: int, length: int, seed: int = 0, beginnings: float = 0.0
+        cls, dataset: RolloutDataset, n: int, length: int, seed: int = 0, beginnings: float = 0.0,
+        stopped: float = 0.0,
     ) -> Contexts:
         """``n`` pieces of ``length`` frames from as many different episodes as there are.
 
         Episodes are visited in random order, again from the first when all have been used, and a piece may
-        begin at any of an episode's frames with equal probability, or at its first. A piece never holds the frame an
-        episode terminated at.
+        begin at any of an episode's frames with equal probability, or at its first, or end where a step has just been
+        in vain. A piece never holds the frame an episode terminated at.
 
         Args:
             dataset: recorded experience.
@@ -94,14 +98,16 @@ class Contexts:
             length: frames of each, K.
             seed: of the choice; equal seeds give equal contexts.
             beginnings: probability that a piece begins where its episode does, as tasks do, instead of anywhere.
+            stopped: probability that its last step was asked for and moved nothing. Such moments come from as many
+                different episodes as have any.
 
         Raises:
-            DataError: no episode is long enough.
-            ValueError: ``n`` or ``length`` below 1, or ``beginnings`` outside 0 … 1.
+            DataError: no episode is long enough, or no step was in vain where pieces are to end at such.
+            ValueError: ``n`` or ``length`` below 1, or ``beginnings`` and ``stopped`` outside 0 … 1, or their sum.
         """
-        if n < 1 or length < 1 or not 0 <= beginnings <= 1:
-            told = f"got {n}, {length} and {beginnings}"
-            raise ValueError(f"Contexts need n >= 1, length >= 1 and beginnings in 0 … 1, {told}.")
+        if n < 1 or length < 1 or min(beginnings, stopped) < 0 or not beginnings + stopped <= 1:
+            told = f"got {n}, {length}, {beginnings} and {stopped}"
+            raise ValueError(f"Contexts need n >= 1, length >= 1, and beginnings and stopped in 0 … 1, {told}.")
         rng = np.random.default_rng(seed)
         # One frame to spare: the last frame of an episode may be the one it terminated at.
         usable = np.flatnonzero(dataset.episode_lengths > length)
@@ -113,7 +119,17 @@ class Contexts:
         rounds = -(-n // len(usable))
         chosen = np.concatenate([rng.permutation(usable) for _ in range(rounds)])[:n]
         starts = rng.integers(dataset.episode_lengths[chosen] - length)
-        starts[rng.random(n) < beginnings] = 0
+        kind = rng.random(n)
+        starts[kind < beginnings] = 0
+        bumped = np.flatnonzero(kind >= 1 - stopped)
+        if len(bumped):
+            moments = _moments_in_vain(dataset, usable, length)
+            if not moments:
+                raise DataError(f"Nobody was stopped in {dataset!r}; leave out pieces that end so.")
+            where = np.array(list(moments))
+            rounds = -(-len(bumped) // len(where))
+            chosen[bumped] = np.concatenate([rng.permutation(where) for _ in range(rounds)])[: len(bumped)]
+            starts[bumped] = [rng.choice(moments[int(i)]) + 1 - length for i in chosen[bumped]]
         pieces = [
             dataset.window(int(i), int(s), int(s) + length) for i, s in zip(chosen, starts, strict=True)
         ]
@@ -178,3 +194,21 @@ def add_contexts(world: Path, data: Path, n: int = 128, seed: int = 0) -> Path:
     context = WorldConfig.from_json(read_description(world)["config"]).context
     Contexts.from_dataset(open_dataset(data), n, context, seed).save(world / CONTEXTS_FILE)
     return world / CONTEXTS_FILE
+
+
+def _moments_in_vain(
+    dataset: RolloutDataset, episodes: NDArray[np.int64], length: int
+) -> dict[int, NDArray[np.int64]]:
+    """Frames, by episode, that a step in vain led to, from frame ``length`` - 1 on and without the last."""
+    spec, found = dataset.action_spec, {}
+    unit = torch.tensor([spec.step_length] * 3 + [spec.step_angle] * 2, dtype=torch.float32)
+    for i in episodes.tolist():
+        walk = dataset.episode(i)
+        poses = torch.from_numpy(walk.poses)
+        made = motion_between(poses[:-1], poses[1:]).to(torch.float32)
+        asked = spec.nominal_motion(torch.from_numpy(walk.actions[1:]))
+        frames = np.flatnonzero(in_vain(asked / unit, made / unit).numpy()) + 1
+        frames = frames[(frames >= length - 1) & (frames < len(poses) - 1)]
+        if len(frames):
+            found[i] = frames
+    return found

@@ -17,7 +17,7 @@ from worldloop.world_models.actions import ActionSpec
 from worldloop.world_models.config import preset
 from worldloop.world_models.training.config import StageConfig
 from worldloop.world_models.training.fit import fit
-from worldloop.world_models.training.heads import HeadsStage, resample
+from worldloop.world_models.training.heads import HeadsStage, resample, stopped_again
 from worldloop.world_models.world_model import WorldModel
 
 LENGTH = 40
@@ -81,6 +81,40 @@ def test_who_was_stopped_stays_stopped_and_is_rewarded(ways: int, cache: Trainin
     assert rewards.shape == logits.shape == (2, 4) and float(rewards[0].min()) > 0.5 > float(rewards[1].max()), rewards
     assert bool((rewards.std(1) > 0).all())
     assert all(torch.equal(p, dict(world.named_parameters())[name]) for name, p in before.items())
+
+
+def test_how_often_who_was_stopped_is_stopped_again_is_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    writer = DatasetWriter.create(tmp_path / "train", DatasetInfo("walls", {}, (16, 16), SPEC, "train"))
+    stopped, again = 0, 0
+    for seed in range(24):
+        keys = rng.integers(0, 2, LENGTH)
+        blocked = np.zeros(LENGTH, bool)
+        for t in range(1, LENGTH):
+            # Three in four who were stopped stay so, one in five others is.
+            tried_in_vain = t > 1 and keys[t - 1] == 1 and blocked[t - 1]
+            blocked[t] = rng.random() < (0.75 if tried_in_vain else 0.2)
+            if tried_in_vain and keys[t] == 1:
+                stopped, again = stopped + 1, again + int(blocked[t])
+        poses = np.zeros((LENGTH, 5))
+        poses[:, 3] = 0.7  # whichever way they look
+        steps = np.where((keys == 1) & ~blocked, 25, 0)
+        steps[0] = 0  # keys[0] led to no frame: who seems stopped by it was not
+        poses[:, :2] = np.cumsum(steps)[:, None] * [np.cos(0.7), np.sin(0.7)]
+        no = np.zeros(LENGTH, bool)
+        frames = np.zeros((LENGTH, 16, 16, 3), np.uint8)
+        writer.add(Episode(frames, keys, poses, np.zeros(LENGTH, np.float32), no, no, no, no, seed))
+    cache = TrainingCache.of(open_dataset(tmp_path / "train"))
+    assert stopped > 30 and again < stopped
+    assert stopped_again(cache) == again / (stopped + 1)
+
+
+def test_recordings_without_anyone_stopped_leave_it_to_the_picture(tmp_path: Path) -> None:
+    writer = DatasetWriter.create(tmp_path / "train", DatasetInfo("walls", {}, (16, 16), SPEC, "train"))
+    poses, no = np.zeros((LENGTH, 5)), np.zeros(LENGTH, bool)
+    frames = np.zeros((LENGTH, 16, 16, 3), np.uint8)
+    writer.add(Episode(frames, np.zeros(LENGTH, np.int64), poses, np.zeros(LENGTH, np.float32), no, no, no, no, 0))
+    assert stopped_again(TrainingCache.of(open_dataset(tmp_path / "train"))) == 0
 
 
 def test_every_member_weighs_whole_episodes_in_its_own_way_and_always_the_same() -> None:

@@ -14,6 +14,7 @@ from worldloop.errors import DataError
 from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, RolloutDataset, open_dataset
+from worldloop.world_models.actions import ActionSpec
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,40 @@ def test_pieces_begin_with_episodes_as_often_as_asked(dataset):
     assert 0.08 < beginnings(0.0) < 0.23 and 0.48 < beginnings(0.5) < 0.68
 
 
+def test_pieces_end_where_a_step_was_in_vain_as_often_as_asked(tmp_path):
+    spec = ActionSpec("discrete", ("stay", "forward"), ((0, 0, 0, 0, 0), (25, 0, 0, 0, 0)))
+    writer = DatasetWriter.create(tmp_path / "walls", DatasetInfo("walls", {}, (16, 16), spec, "train"))
+    stopped = {0: [3, 6, 13], 1: [2, 8, 19], 2: [], 3: [0]}  # of 20 frames; in the first one nothing was asked for
+    for seed, frames in stopped.items():
+        keys = np.ones(20, np.int64)
+        keys[10] = 0  # rests: that is no step in vain
+        went = keys == 1
+        went[frames] = False
+        poses = np.zeros((20, 5))
+        poses[:, 0] = 25 * np.cumsum(went)
+        no = np.zeros(20, bool)
+        pictures = np.full((20, 16, 16, 3), np.arange(20, dtype=np.uint8)[:, None, None, None])
+        writer.add(Episode(pictures, keys, poses, np.zeros(20, np.float32), no, no, no, no, map_seed=seed))
+    walls = open_dataset(tmp_path / "walls")
+
+    def ends(**shares):
+        contexts = Contexts.from_dataset(walls, 400, 4, seed=3, **shares)
+        return list(zip(contexts.map_seeds.tolist(), contexts.frames[:, -1, 0, 0, 0].tolist(), strict=True))
+
+    # Of four frames, and without an episode's last; both episodes equally often.
+    told = ends(stopped=1.0)
+    assert set(told) == {(0, 3), (0, 6), (0, 13), (1, 8)}
+    assert np.mean([map_seed for map_seed, _ in told]) == 0.5
+    mixed = ends(stopped=0.3, beginnings=0.5)
+    in_vain = {(0, 6), (0, 13), (1, 8)}
+    # 0.2 are from anywhere: each of 64 pieces is then as likely as another, three of them in vain.
+    assert np.mean([end in in_vain for end in mixed]) == pytest.approx(0.3 * 5 / 6 + 0.2 * 3 / 64, abs=0.07)
+    assert np.mean([frame == 3 for _, frame in mixed]) == pytest.approx(0.5 + 0.3 / 6 + 0.2 * 4 / 64, abs=0.075)
+    assert ends(stopped=0.3, beginnings=0.5) == mixed and ends(stopped=0.0) == ends()
+    with pytest.raises(DataError, match="Nobody was stopped"):
+        Contexts.from_dataset(walls, 5, 15, stopped=0.9)
+
+
 def test_impossible_wishes_are_refused(dataset):
     with pytest.raises(DataError, match="at most 29"):
         Contexts.from_dataset(dataset, 1, 30)
@@ -83,6 +118,8 @@ def test_impossible_wishes_are_refused(dataset):
         Contexts.from_dataset(dataset, 0, 5)
     with pytest.raises(ValueError, match="beginnings"):
         Contexts.from_dataset(dataset, 1, 5, beginnings=1.5)
+    with pytest.raises(ValueError, match="beginnings and stopped"):
+        Contexts.from_dataset(dataset, 1, 5, beginnings=0.6, stopped=0.6)
 
 
 @pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])

@@ -419,6 +419,46 @@ def test_drawn_motions_are_stopped_as_often_as_the_world_says(imagination: str) 
 
 
 @pytest.mark.parametrize("imagination", ["video", "state"])
+def test_who_was_stopped_is_stopped_again_by_the_same_step_as_often_as_recorded(imagination: str) -> None:
+    world = made(imagination)
+    free = after(world)
+    rng = np.random.default_rng(0)
+
+    def bumped(key: int) -> WorldState:
+        """It asks for a key and stays where it is; 400 worlds of it."""
+        frame = rng.integers(0, 256, (1, 1, *SIZE, 3), dtype=np.uint8)
+        seen = world.observe(free, frame, np.array([[key]]), free.pose[:, None].numpy())
+        return seen.fork(400).with_seeds(torch.arange(400))
+
+    def still(state: WorldState, key: int) -> float:
+        _, step = world.imagine(state, [key] * 400)
+        return float((step.pose == state.pose).all(1).double().mean())
+
+    by_chance = 1 / (1 + math.exp(3))  # what an untrained world says of every step
+    world.use(world.config.with_overrides(motions="drawn", stopped_again=0.9))
+    assert still(bumped(1), 1) == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / 400))
+    others = [still(bumped(1), 2), still(bumped(2), 1), still(bumped(0), 1)]
+    others.append(still(free.fork(400).with_seeds(torch.arange(400)), 1))
+    assert others == pytest.approx([by_chance] * 4, abs=3 * math.sqrt(by_chance / 400)), "another step, or a free one"
+    # It stays so over and over: of 400, by 0.9 in every step.
+    state, left = bumped(1), torch.ones(400, dtype=torch.bool)
+    for _ in range(5):
+        before = state.pose
+        state, _ = world.imagine(state, [1] * 400)
+        left &= (state.pose == before).all(1)
+    assert float(left.double().mean()) == pytest.approx(0.9**5, abs=3 * math.sqrt(0.25 / 400))
+
+    world.use(world.config.with_overrides(stopped_again=0.0))
+    assert still(bumped(1), 1) == pytest.approx(by_chance, abs=3 * math.sqrt(by_chance / 400)), "left to the head"
+    likeliest = [world.config.with_overrides(motions="likeliest", stopped_again=p) for p in (0.4, 0.6)]
+    for config, stays in zip(likeliest, (0, 1), strict=True):
+        world.use(config)
+        assert still(bumped(1), 1) == stays
+    with pytest.raises(ConfigError, match="a probability, between 0 and 1"):
+        world.config.with_overrides(stopped_again=1.5)
+
+
+@pytest.mark.parametrize("imagination", ["video", "state"])
 def test_a_state_tells_how_far_the_last_step_went_off_what_was_asked(imagination: str) -> None:
     world = made(imagination)
     begun, nothing = after(world, worlds=3), torch.zeros(3, 5)

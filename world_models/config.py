@@ -52,6 +52,9 @@ class WorldConfig:
     there; or one of two ways that a step may go, drawn by how likely they are."""
     ways: int = 1
     """Ways that steps may go, of which imagination in video knows where they lead: the likeliest alone, or two."""
+    stopped_again: float = 0.0
+    """How likely a step that has just moved nothing is to move nothing once more, as often as in the recordings,
+    whatever the picture says. 0 leaves it to the picture, and an imagined one may look like free ground."""
     outcome_members: int = 1
     """Heads that predict reward and end; of several the mean counts, and their spread is an uncertainty."""
     error_head: bool = False
@@ -79,6 +82,8 @@ class WorldConfig:
             raise ConfigError(f"motions is one of {', '.join(get_args(Motions))}; got {self.motions!r}.")
         if self.ways not in (1, 2):
             raise ConfigError(f"A world knows 1 or 2 ways that a step may go; got {self.ways}.")
+        if not 0 <= self.stopped_again <= 1:
+            raise ConfigError(f"stopped_again is a probability, between 0 and 1; got {self.stopped_again}.")
         if self.motions == "drawn" and self.imagination == "video" and self.ways == 1:
             raise ConfigError("This world knows the likeliest way of a step alone: motions is 'likeliest' in video.")
         strategy_named(self.retrieval)
@@ -161,7 +166,7 @@ class WorldConfig:
 
 _OVERRIDES = {
     "context", "retrieved", "packing", "retrieval", "positions", "capacity", "when_full", "denoising_steps",
-    "sampler", "imagination", "motions",
+    "sampler", "imagination", "motions", "stopped_again",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from .prediction.context import Context
 from .prediction.flow import integrate
 from .prediction.heads import ErrorHead, OutcomeHead, PoseHead
 from .prediction.next_state import NextState
+from .prediction.ways import once_more
 from .state import WorldState
 from .state_space import CARRIED, StateSpace
 from .world import ImaginedStep
@@ -403,18 +404,22 @@ class WorldModel(nn.Module):
 
     def _motion(self, state: WorldState, asked: Tensor) -> Tensor:
         """Motion (B, 5) made if ``asked`` (B, 5), as ``config.motions`` says."""
+        unit, made = self._unit(asked), state.motions[:, -1]
+        again = once_more((made - state.deviation) / unit, made / unit, asked / unit).unsqueeze(1)
         if self.config.motions == "likeliest":
             if self._in_state_space:
-                return self.state_motion(state, asked)
-            return self.predict_motion(state.latents[:, -1], state.deviation, asked)
-        unit = self._unit(asked)
+                motion = self.state_motion(state, asked)
+            else:
+                motion = self.predict_motion(state.latents[:, -1], state.deviation, asked)
+            return torch.where(again & (self.config.stopped_again > 0.5), made, motion)
         if self._in_state_space:
             vectors, last = self._summary(state), state.deviation / unit
             ways, chances = self._states().head.ways(vectors, self.magnitudes(asked), last)
         else:
             ways, chances = self.motion_ways(state.latents[:, -1], state.deviation, asked)
-        stopped = uniform(state.seeds, state.step, (1,), _WAY) < chances[:, 1:].exp()
-        return asked + torch.where(stopped, ways[:, 1], ways[:, 0]) * unit
+        drawn = uniform(state.seeds, state.step, (1,), _WAY)
+        motion = asked + torch.where(drawn < chances[:, 1:].exp(), ways[:, 1], ways[:, 0]) * unit
+        return torch.where(again & (drawn < self.config.stopped_again), made, motion)
 
     def _imagine_state(
         self, state: WorldState, asked: Tensor, pose: Tensor | None

@@ -16,6 +16,8 @@ WAYS_OUT = 13
 """Numbers that a head says of two ways: five each, of the last deviation a share each, and a logit."""
 BREADTH = 0.1
 """How far off a motion is before it speaks for the other way, in steps and turns."""
+_STILL = 0.05
+"""Steps and turns that count as no motion at all, and by which two motions asked for may differ and be the same."""
 _SELDOM = -3.0
 """Logit of being stopped, untrained."""
 
@@ -51,3 +53,21 @@ def either_way(motions: Tensor, chances: Tensor, made: Tensor) -> Tensor:
     expected = made.unsqueeze(1).expand_as(motions)
     off = F.smooth_l1_loss(motions, expected, beta=0.05, reduction="none").sum(-1)
     return -BREADTH * torch.logsumexp(chances - off / BREADTH, 1)
+
+
+def in_vain(asked: Tensor, made: Tensor) -> Tensor:
+    """(...) bool, where something was ``asked`` (..., 5) for and nothing ``made`` (..., 5); both in steps and turns."""
+    return (made.abs().amax(-1) < _STILL) & (asked.abs().amax(-1) > 2 * _STILL)
+
+
+def once_more(asked_before: Tensor, made_before: Tensor, asked: Tensor) -> Tensor:
+    """(...) bool, where a step was in vain and the same is asked for again.
+
+    In a world in which nothing changes the same step from the same place comes to the same.
+
+    Args:
+        asked_before: (..., 5) the motion asked for last, in steps and turns, like the others.
+        made_before: (..., 5) what became of it.
+        asked: (..., 5) what is asked for now.
+    """
+    return in_vain(asked_before, made_before) & ((asked - asked_before).abs().amax(-1) < _STILL)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...rollouts.cache import TrainingCache
+from ..actions import ActionSpec
 from ..noise import uniform
 from ..pose import motion_between
-from ..prediction.ways import either_way
+from ..prediction.ways import either_way, once_more
 from ..world_model import WorldModel
 from .chance import Chance
 from .config import StageConfig
@@ -30,6 +31,30 @@ def resample(episodes: NDArray[np.int64], members: int, seed: int) -> Tensor:
         return torch.ones(len(episodes), 1)
     seeds = torch.full((len(episodes),), seed, dtype=torch.int64)
     return -uniform(seeds, torch.from_numpy(episodes), (members,), stream=1).log()
+
+
+def stopped_again(cache: TrainingCache) -> float:
+    """Share of recorded steps, asked for again after they had moved nothing, that moved nothing again; see `once_more`.
+
+    k of n is k / (n + 1): a data set that does not show it leaves it at 0.
+    """
+    spec = cache.action_spec
+    start = np.zeros(len(cache.actions), bool)
+    start[cache.episode_start] = True
+    # Nothing was asked for on the way to a first frame.
+    rows = np.flatnonzero(~start[1:] & ~start[:-1]) + 1
+    unit = torch.tensor([spec.step_length] * 3 + [spec.step_angle] * 2, dtype=torch.float32)
+    (before, stopped), (asked, made) = _motions(cache, spec, rows - 1), _motions(cache, spec, rows)
+    tried = once_more(before / unit, stopped / unit, asked / unit)
+    still = once_more(before / unit, made / unit, asked / unit)
+    return float((tried & still).sum()) / (float(tried.sum()) + 1)
+
+
+def _motions(cache: TrainingCache, spec: ActionSpec, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """(B, 5) the motions asked for and made on the way to frames ``rows``."""
+    asked = spec.nominal_motion(torch.from_numpy(cache.actions[rows]))
+    left, arrived = (torch.from_numpy(cache.poses[at]) for at in (np.maximum(rows - 1, 0), rows))
+    return asked, motion_between(left, arrived).to(torch.float32)
 
 
 class HeadsStage:
@@ -71,12 +96,13 @@ class HeadsStage:
         chance = Chance.of(self._seed, step, b, device)
         before = cache.window_indices(step, b, 2, self._seed)
         aim = before + 1
-        asked, motion = self._motions(aim)
-        asked_before, motion_before = self._motions(before)
+        spec = world.actions
+        asked, motion, asked_before, motion_before = (
+            motion.to(device) for rows in (aim, before) for motion in _motions(cache, spec, rows)
+        )
         # Nothing was asked for on the way to a first frame.
         first = torch.from_numpy(np.isin(before, cache.episode_start)).to(device)
         deviation = torch.where(first[:, None], 0.0, motion_before - asked_before)
-        spec = world.actions
         steps = motion.new_tensor([spec.step_length] * 3 + [spec.step_angle] * 2)
 
         last, target = self._read(before), self._read(aim)
@@ -101,15 +127,6 @@ class HeadsStage:
                 ways, chances = world.motion_ways(last, deviation, asked)
                 losses["pose"] = either_way(ways.float(), chances.float(), (motion - asked) / steps).mean()
         return losses
-
-    def _motions(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """(B, 5) the motions asked for and made on the way to frames ``rows``."""
-        asked = self._world.actions.nominal_motion(torch.from_numpy(self._cache.actions[rows]).to(self._world.device))
-        made = motion_between(self._poses(np.maximum(rows - 1, 0)), self._poses(rows))
-        return asked, made.to(torch.float32)
-
-    def _poses(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self._cache.poses[rows]).to(self._world.device)
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self._latents[rows]).to(self._world.device, torch.float32)

@@ -29,7 +29,7 @@ from .config import StageConfig, TrainConfig, Trained
 from .dynamics import DynamicsStage
 from .error import ErrorStage
 from .fit import Progress, Stage, fit
-from .heads import HeadsStage
+from .heads import HeadsStage, stopped_again
 from .state_space import StateStage
 from .state_validation import StateScores
 from .validation import Recollection, Validation, validate
@@ -144,6 +144,9 @@ class _Run:
             shape = replace(shape, error_head=self.bases[0].config.error_head)
         if self.bases and (config.only == "outcomes" or not config.heads.steps):
             shape = replace(shape, ways=self.bases[0].config.ways)
+        learns_motions = config.heads.steps and config.only != "outcomes"
+        again = stopped_again(self.cache) if learns_motions or not self.bases else self.bases[0].config.stopped_again
+        shape = replace(shape, stopped_again=again)
         if not config.state.steps:
             spaces = [base.config.state for base in self.bases if base.config.state is not None]
             shape = replace(shape, state=spaces[0] if spaces else None)
