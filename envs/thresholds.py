@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,11 @@ def _directory(world: World) -> Path | None:
 
 
 def _identity(world: World, directory: Path) -> str:
-    """Digest of the stored parameters and of how this world uses them."""
+    """Digest of the stored parameters and of how this world uses them: a setting that a later version adds, and that is
+    as if it were not there, changes nothing."""
     assert isinstance(world, WorldModel)
+    as_if = {field.name: field.default for field in fields(world.config)}
+    settings = {name: value for name, value in world.config.to_json().items() if value != as_if[name]}
     digest = hashlib.sha256((directory / "weights.safetensors").read_bytes())
-    digest.update(json.dumps(world.config.to_json(), sort_keys=True).encode())
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()[:16]
