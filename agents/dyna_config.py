@@ -97,6 +97,8 @@ class DynaAgent:
     """Recorded starts that agents imagine from."""
     beginnings: float = 0.3
     """Share of them that are beginnings of episodes; the others may be anywhere in one."""
+    stopped: float = 0.0
+    """Share of them at which a walker has just been stopped dead; above 0 the recordings must have such moments."""
     context: int = 8
     """Frames that the world observes of each."""
 
@@ -114,8 +116,8 @@ class DynaAgent:
             denoising_steps=self.denoising_steps, sampler=self.sampler, motions=self.motions,
             curiosity=self.curiosity if curious else 0.0,
             imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
-            training=self.training, starts=self.starts, beginnings=self.beginnings, context=self.context, seed=seed,
-            device=device, checkpoint_every=checkpoint_every,
+            training=self.training, starts=self.starts, beginnings=self.beginnings, stopped=self.stopped,
+            context=self.context, seed=seed, device=device, checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     @property
