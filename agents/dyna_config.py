@@ -97,9 +97,9 @@ class DynaAgent:
     """Recorded starts that agents imagine from."""
     beginnings: float = 0.3
     """Share of them that are beginnings of episodes; the others may be anywhere in one."""
-    stopped: float = 0.0
+    stopped: float = 0.2
     """Share of them at which a walker has just been stopped dead; above 0 the recordings must have such moments."""
-    context: int = 8
+    context: int = 24
     """Frames that the world observes of each."""
 
     def __post_init__(self) -> None:
