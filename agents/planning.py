@@ -30,6 +30,9 @@ class PlanSearch:
     """How often they are refined; the policy's own never are."""
     elites: int = 8
     """Best plans to learn from."""
+    futures: int = 1
+    """Futures that differ by chance, in which every plan is imagined; what it costs is their mean. For worlds that draw
+    what comes; one leaves the choice to the luckiest plan."""
     proposals: int = 8
     """Plans that the policy proposes to mppi and cem, where there is one."""
     temperature: float = 0.05
@@ -47,13 +50,13 @@ class PlanSearch:
                 raise ConfigError("Choosing among a policy's plans takes a policy: give an agent, or another solver.")
             return PolicySearch(
                 policy, horizon=self.horizon, candidates=self.candidates, temperature=self.temperature,
-                elites=self.elites, seed=seed,
+                futures=self.futures, elites=self.elites, seed=seed,
             )  # fmt: skip
         if self.solver not in _SOLVERS:
             raise ConfigError(f"A solver is one of {', '.join(get_args(PlanningSolver))}; got {self.solver!r}.")
         return _SOLVERS[self.solver](
             horizon=self.horizon, candidates=self.candidates, iterations=self.iterations, elites=self.elites,
-            seed=seed, policy=policy, proposals=self.proposals,
+            futures=self.futures, seed=seed, policy=policy, proposals=self.proposals,
         )  # fmt: skip
 
 

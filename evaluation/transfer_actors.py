@@ -15,7 +15,8 @@ from ..agents.trials import Actor
 from ..envs.explorers import digest_of
 from ..errors import ConfigError
 from ..planning import CEM, MPC
-from ..world_models.config import Imagination
+from ..world_models.config import Imagination, Motions
+from ..world_models.prediction.flow import Sampler
 from ..world_models.pretrained import load_world
 from ..world_models.world import World
 from ..world_models.world_model import WorldModel
@@ -33,8 +34,28 @@ class AgentPlanning(PlanSearch):
     is no planning alone."""
     imagination: Imagination = "state"
     """Where plans are imagined: in state space, or in video, which is slower."""
+    denoising_steps: int | None = None
+    """In video: calls of the video model for each frame; default: the world's."""
+    sampler: Sampler | None = None
+    """In video: how frames are drawn in these steps; default: the world's way."""
+    motions: Motions | None = None
+    """Where actions lead in imagination: to the likeliest place, or drawn; default: the world's way."""
     replan_interval: int = 1
     """Actions carried out of each plan."""
+
+    def world(self, known: WorldModel, device: str) -> WorldModel:
+        """``known`` as plans are imagined in it.
+
+        Raises:
+            ConfigError: it was never written anywhere, and imagines in another way.
+        """
+        drawn = {"denoising_steps": self.denoising_steps, "sampler": self.sampler, "motions": self.motions}
+        overrides = {name: value for name, value in drawn.items() if value is not None}
+        if known.directory is not None:
+            return load_world(str(known.directory), device, imagination=self.imagination, **overrides)
+        if overrides:
+            raise ConfigError(f"Only a world that is on disk can be told other {', '.join(overrides)}.")
+        return known
 
 
 WITH_MEMORY, WITHOUT = "returning: with memory", "returning: without"
@@ -150,8 +171,7 @@ def _planners(agent: Agent, planning: AgentPlanning, device: str, seed: int) -> 
     world = agent.world
     if not isinstance(world, WorldModel):
         raise ConfigError("An agent that sees by frames alone has no world to plan in: leave out --planning.add.")
-    if world.directory is not None:
-        world = load_world(str(world.directory), device, imagination=planning.imagination)
+    world = planning.world(world, device)
     discount, interval = agent.heads.config.discount, planning.replan_interval
     ways = {"both": agent} if planning.solver == "policy" else {"planning": None, "both": agent}
     return {way: planning_agent(world, discount, planning, who, interval, seed) for way, who in ways.items()}

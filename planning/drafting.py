@@ -42,10 +42,14 @@ class DraftThenRefine(Planner):
     def horizon(self) -> int:
         return self.planner.horizon
 
+    @property
+    def futures(self) -> int:
+        return self.planner.futures
+
     def answer(self, question: Question) -> Plan:
         world, state = question.world, question.state
         drafted = self.planner.answer(replace(question, world=self.draft, state=self.draft.adopt(state)))
-        problem = Imagined(world, world.adopt(state), question.objective, self.max_batch)
+        problem = Imagined(world, world.adopt(state), question.objective, self.max_batch, self.futures)
         cost = problem.cost(drafted.elites[:, : self.keep])
         order = cost.argsort(dim=1, stable=True)
         elites, costs = pick(drafted.elites, order), cost.gather(1, order)

@@ -48,10 +48,14 @@ class Lagrangian(Planner):
     def horizon(self) -> int:
         return self.planner.horizon
 
+    @property
+    def futures(self) -> int:
+        return self.planner.futures
+
     def answer(self, question: Question) -> Plan:
         state, objective = question.state, question.objective
         prices = torch.zeros(state.batch_size, len(self.constraints), dtype=torch.float64, device=state.device)
-        tree = RolloutTree(question.world, state)
+        tree = RolloutTree(question.world, state, futures=self.futures)
         best: Plan | None = None
         worst = own = torch.empty(0)
         steps = calls = 0
@@ -60,9 +64,10 @@ class Lagrangian(Planner):
             plan = self.planner.answer(replace(question, objective=priced))
             question = replace(question, previous=plan, executed=0)
             steps, calls = steps + plan.model_steps, calls + plan.model_calls
-            rollout = tree.roll_out(plan.actions.unsqueeze(1), objective.needs_latents, objective.needs_vectors)
-            violated = violations(self.constraints, rollout)[:, 0]
-            cost, off = objective.cost(rollout)[:, 0].to(torch.float64), violated.amax(-1)
+            plans = plan.actions.unsqueeze(1).repeat_interleave(self.futures, 1)
+            rollout = tree.roll_out(plans, objective.needs_latents, objective.needs_vectors)
+            violated = violations(self.constraints, rollout).mean(1)
+            cost, off = objective.cost(rollout).mean(1).to(torch.float64), violated.amax(-1)
             if best is None:
                 best, worst, own = plan, off, cost
             else:

@@ -98,6 +98,11 @@ class Planner(ABC):
     def horizon(self) -> int:
         """Steps that a plan has, H."""
 
+    @property
+    def futures(self) -> int:
+        """Futures that a plan's cost is the mean of, see `RolloutTree`."""
+        return 1
+
     @abstractmethod
     def answer(self, question: Question) -> Plan:
         """`plan`, its arguments in one: what a planner implements."""

@@ -9,7 +9,7 @@ import torch
 from ..errors import ConfigError
 from .beliefs import Draws
 from .planner import IterationReport, Plan, Planner, Question
-from .problem import Imagined, refuse_hopeless
+from .problem import Imagined, checked_costs, refuse_hopeless
 from .solver import pick
 from .values import Policy
 
@@ -28,6 +28,8 @@ class PolicySearch(Planner):
         horizon: steps of a plan.
         candidates: plans, at least 2.
         temperature: of the choice, in units of the objective, 0 or more; 0 takes the cheapest.
+        futures: that each plan's first action is followed up in by the policy, every time acting on what it sees there;
+            the cost is their mean. What is returned is the plan of the first.
         elites: cheapest plans to report, at most as many as there are candidates.
         max_batch: worlds to imagine at a time.
         seed: of the policy's draws and of the choice.
@@ -40,13 +42,17 @@ class PolicySearch(Planner):
     horizon: int = 8
     candidates: int = 8
     temperature: float = 0.05
+    futures: int = 1
     elites: int = 4
     max_batch: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.horizon < 1 or self.max_batch < 1:
-            raise ConfigError(f"horizon and max_batch are 1 or more; got {self.horizon} and {self.max_batch}.")
+        if min(self.horizon, self.futures, self.max_batch) < 1:
+            raise ConfigError(
+                f"horizon, futures and max_batch are 1 or more; got {self.horizon}, {self.futures} and "
+                f"{self.max_batch}."
+            )
         if self.candidates < 2:
             raise ConfigError(f"A planner needs at least 2 candidates to choose from; got {self.candidates}.")
         if not 1 <= self.elites <= self.candidates:
@@ -57,13 +63,15 @@ class PolicySearch(Planner):
     @property
     def max_model_steps(self) -> int:
         """The most worlds that planning for one world imagines one step; plans of keys share their beginnings."""
-        return (2 * self.candidates + 1) * self.horizon
+        return (2 * self.candidates * self.futures + 1) * self.horizon
 
     def answer(self, question: Question) -> Plan:
-        problem = Imagined(question.world, question.state, question.objective, self.max_batch)
+        problem = Imagined(question.world, question.state, question.objective, self.max_batch, self.futures)
         draws = Draws(problem.seeds, problem.step, self.seed, 0)
-        plans = problem.tree.follow(self.policy, self.horizon, self.candidates, draws)
-        cost = problem.cost(plans)
+        drawn = self.candidates * self.futures
+        followed = problem.tree.follow(self.policy, self.horizon, drawn, draws, self.futures)
+        plans = followed[:, :: self.futures]
+        cost = checked_costs(problem.mean_cost(followed), tuple(plans.shape[:2]))
         least = cost.min(1).values
         refuse_hopeless(least)
         # The largest of logits with Gumbel noise is a draw from their softmax; without noise it is the likeliest.

@@ -58,11 +58,16 @@ class Problem(ABC):
         return checked_costs(self.raw_cost(plans), tuple(plans.shape[:2]))
 
 
-def checked_costs(cost: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """``cost`` (B, N) as float64 with infinity for what is no finite number; errors as `Problem.cost`."""
+def checked_shape(cost: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``cost`` (B, N) as it is; errors as `Problem.cost`."""
     if tuple(cost.shape) != shape:
         raise ValueError(f"An objective gives one cost per world and plan, {shape}; got shape {tuple(cost.shape)}.")
-    cost = cost.detach().to(torch.float64)
+    return cost
+
+
+def checked_costs(cost: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``cost`` (B, N) as float64 with infinity for what is no finite number; errors as `Problem.cost`."""
+    cost = checked_shape(cost, shape).detach().to(torch.float64)
     return torch.where(cost.isfinite(), cost, torch.inf)
 
 
@@ -81,12 +86,15 @@ def refuse_hopeless(best: Tensor) -> None:
 
 
 class Imagined(Problem):
-    """What plans cost where a world imagines them."""
+    """What plans cost where a world imagines them: in ``futures`` that differ by chance, their mean."""
 
-    def __init__(self, world: World, state: WorldState, objective: Objective, max_batch: int) -> None:
+    def __init__(
+        self, world: World, state: WorldState, objective: Objective, max_batch: int, futures: int = 1
+    ) -> None:
         super().__init__(world.actions, state.seeds, state.step)
         self.world, self.state, self.objective, self.max_batch = world, state, objective, max_batch
-        self.tree = RolloutTree(world, state, max_batch)
+        self.futures = futures
+        self.tree = RolloutTree(world, state, max_batch, futures=futures)
         self._soft_steps = self._soft_calls = 0
 
     @property
@@ -99,14 +107,25 @@ class Imagined(Problem):
         return self.tree.model_calls + self._soft_calls
 
     def raw_cost(self, plans: Tensor) -> Tensor:
-        return self.objective.cost(
-            self.tree.roll_out(plans, self.objective.needs_latents, self.objective.needs_vectors)
-        )
+        return self.mean_cost(plans.repeat_interleave(self.futures, 1))
+
+    def mean_cost(self, plans: Tensor) -> Tensor:
+        """Cost (B, N), whatever comes, of plans (B, N·F, H, ...): of each the mean over F in a row, each of which is
+        imagined in a future of its own."""
+        batch = self.tree.roll_out(plans, self.objective.needs_latents, self.objective.needs_vectors)
+        cost = checked_shape(self.objective.cost(batch), tuple(plans.shape[:2]))
+        mean: Tensor = cost.unflatten(1, (-1, self.futures)).mean(2)
+        return mean
 
     def slope(self, plans: Tensor) -> tuple[Tensor, Tensor]:
-        cost, gradient, calls = soft_costs(self.world, self.state, self.objective, plans, self.max_batch)
-        self._soft_steps += plans.shape[0] * plans.shape[1] * plans.shape[2]
-        self._soft_calls += calls
+        found = []
+        for future in range(self.futures):
+            state = self.tree.future(future)
+            *cost_and_gradient, calls = soft_costs(self.world, state, self.objective, plans, self.max_batch)
+            found.append(cost_and_gradient)
+            self._soft_steps += plans.shape[0] * plans.shape[1] * plans.shape[2]
+            self._soft_calls += calls
+        cost, gradient = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
         return cost, gradient
 
 

@@ -14,6 +14,9 @@ from .beliefs import Draws
 from .rollout_batch import RolloutBatch
 from .values import Policy
 
+_FUTURE = 40
+"""Futures differ from this bit of the seed on: users' seeds are small numbers, and all of them are hashed."""
+
 
 @dataclass
 class _Level:
@@ -35,12 +38,16 @@ class RolloutTree:
     remembers it for later calls. That is exact, and what a batch of plans costs falls from N·H to the number
     of its new beginnings. Plans of continuous actions share nothing: they are imagined in full and forgotten.
 
+    Where the world draws what it imagines, one future is one draw. With ``futures`` above 1 the plans of a world take
+    turns: plan j is imagined in future j mod ``futures``. The first is the one that the state's own seeds give.
+
     Args:
         world: where to imagine.
         state: B worlds to begin from.
         max_batch: worlds to imagine at a time, which bounds the memory that the model's activations need.
         share: whether plans that begin alike are imagined once; default: where actions are discrete.
         max_bytes: of latents to remember. Past it, beginnings are shared within a call only.
+        futures: that differ by chance, for each world.
     """
 
     def __init__(
@@ -50,13 +57,14 @@ class RolloutTree:
         max_batch: int = 256,
         share: bool | None = None,
         max_bytes: int = 1 << 29,
+        futures: int = 1,
     ) -> None:
         self._world = world
         self._max_batch = max_batch
         self._share = world.actions.kind == "discrete" if share is None else share
         self._max_rows = max_bytes // (state.latents[0].numel() * state.latents.element_size())
-        self._levels = [_Level(state)]
-        self._batch, self._start = state.batch_size, state.pose
+        self._levels = [_Level(state if futures == 1 else _futures(state, futures))]
+        self._batch, self._start, self._futures = state.batch_size, state.pose, futures
         self.model_steps = 0
         """Worlds imagined one step, so far."""
         self.model_calls = 0
@@ -70,7 +78,7 @@ class RolloutTree:
             ConfigError: state vectors of a world that has none.
         """
         b, n, horizon = actions.shape[:3]
-        rows = torch.arange(b, device=actions.device).repeat_interleave(n)
+        rows = self._roots(n)
         stored = sum(len(level.row_of) for level in self._levels)
         remember = self._share and stored + b * n * horizon <= self._max_rows
         if not remember or any(level.state is None for level in self._levels):
@@ -100,20 +108,35 @@ class RolloutTree:
         )
 
     @torch.no_grad()
-    def follow(self, policy: Policy, horizon: int, n: int, draws: Draws) -> Tensor:
-        """Plans (B, n, horizon, ...) that a policy makes in its own imagination."""
-        rows = torch.arange(self._batch, device=self._start.device).repeat_interleave(n)
+    def follow(self, policy: Policy, horizon: int, n: int, draws: Draws, alike: int = 1) -> Tensor:
+        """Plans (B, n, horizon, ...) that a policy makes in its own imagination, each in its future.
+
+        So many ``alike`` in a row begin with the same action; afterwards each draws its own.
+        """
+        rows = self._roots(n)
         actions: list[Tensor] = []
         spec = self._world.actions
         for depth in range(horizon):
-            uniform = draws.uniform(n, spec.n).flatten(0, 1)
-            actions.append(policy.act(self._vectors(depth, rows), uniform))
+            group = 1 if depth else alike
+            uniform = draws.uniform(n // group, spec.n).repeat_interleave(group, 1)
+            actions.append(policy.act(self._vectors(depth, rows), uniform.flatten(0, 1)))
             if depth + 1 < horizon:
                 rows = self._advance(depth, rows, actions[-1])
         if not self._share:
             del self._levels[1:]
         plans: Tensor = torch.stack(actions, 1).unflatten(0, (self._batch, n))
         return plans
+
+    def future(self, index: int) -> WorldState:
+        """The B worlds as future ``index`` begins."""
+        state = self._levels[0].state
+        assert state is not None
+        return state if self._futures == 1 else state[self._roots(self._futures)[index :: self._futures]]
+
+    def _roots(self, n: int) -> Tensor:
+        """Rows (B·n,) of depth 0 that n plans of each world begin from."""
+        future = torch.arange(n, device=self._start.device) % self._futures
+        return (torch.arange(self._batch, device=self._start.device).unsqueeze(1) * self._futures + future).flatten()
 
     def _vectors(self, depth: int, rows: Tensor) -> Tensor:
         """State vectors (M, D) of rows (M,) at ``depth``."""
@@ -153,6 +176,12 @@ class RolloutTree:
                 self._levels.append(_Level(after, step))
             else:
                 _extend(self._levels[depth + 1], after, step)
+
+
+def _futures(state: WorldState, n: int) -> WorldState:
+    """n·B worlds: what world i may come to lies at ``i·n … i·n + n - 1``, of which the first has its own seed."""
+    which = torch.arange(n, device=state.device) << _FUTURE
+    return state.fork(n).with_seeds((state.seeds.unsqueeze(1) ^ which).flatten())
 
 
 def _extend(level: _Level, state: WorldState, step: ImaginedStep) -> None:

@@ -54,6 +54,9 @@ class Solver(Planner):
         budget: most steps to imagine for one world and plan; None for what the fields above take. Iterations that do
             not fit are left out, with a warning, and so are candidates where not even one iteration fits.
         patience: iterations without a better plan after which a world's search ends; 0 for never.
+        futures: that every candidate is imagined in, where the world draws what it imagines; its cost is their mean
+            (trajectory sampling of PETS, Chua et al. 2018). In a single one the cheapest candidate is mostly the
+            luckiest. Each takes as many model steps.
 
     Raises:
         ConfigError: a field outside its range, or a budget too small for one iteration of as many candidates as elites.
@@ -68,9 +71,10 @@ class Solver(Planner):
     seed: int = 0
     budget: int | None = None
     patience: int = 0
+    futures: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "iterations", "elites", "action_repeat", "max_batch"):
+        for name in ("horizon", "iterations", "elites", "action_repeat", "max_batch", "futures"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"A planner needs {name} >= 1; got {getattr(self, name)}.")
         if self.candidates < 2:
@@ -117,10 +121,10 @@ class Solver(Planner):
         wanted = self._wanted()
         if self.budget is None:
             return wanted
-        affordable = (self.budget // self.horizon - self.overhead) // self.passes
+        affordable = (self.budget // (self.horizon * self.futures) - self.overhead) // self.passes
         least = max(2, self.elites)
         if affordable < least:
-            needed = (least * self.passes + self.overhead) * self.horizon
+            needed = (least * self.passes + self.overhead) * self.horizon * self.futures
             raise ConfigError(
                 f"A budget of {self.budget} model steps is too small for one iteration: {least} candidates of "
                 f"{self.horizon} steps, and what else is imagined, take {needed}."
@@ -138,10 +142,10 @@ class Solver(Planner):
     @property
     def max_model_steps(self) -> int:
         """The most worlds that planning for one world imagines one step."""
-        return self.horizon * (sum(self.populations()) * self.passes + self.overhead)
+        return self.horizon * self.futures * (sum(self.populations()) * self.passes + self.overhead)
 
     def answer(self, question: Question) -> Plan:
-        problem = Imagined(question.world, question.state, question.objective, self.max_batch)
+        problem = Imagined(question.world, question.state, question.objective, self.max_batch, self.futures)
         found = self.search(problem, self._remaining(question), question.on_iteration)
         chosen = problem.tree.roll_out(found.plans.unsqueeze(1), latents=True)
         assert chosen.latents is not None

@@ -140,6 +140,12 @@ def test_an_agent_acts_in_three_ways_in_the_rooms(saved: Path, tmp_path: Path) -
     assert isinstance(solver, PolicySearch)
     assert (solver.horizon, solver.candidates, solver.elites, solver.temperature) == (2, 6, 2, 0.3)
     assert evaluate_transfer(own.world, own.actors, config).rows[1].name == "mine: both"
+    drawn = replace(planning, imagination="video", futures=3, sampler="multistep", denoising_steps=4, motions="drawn")
+    luck = cast_of({"mine": saved}, drawn).actors["mine: both"]
+    assert isinstance(luck, MPC) and luck.solver.futures == 3
+    imagined = luck.world.config  # type: ignore[attr-defined]
+    assert (imagined.sampler, imagined.denoising_steps, imagined.motions) == ("multistep", 4, "drawn")
+    assert replace(planning, solver="policy", futures=3).planner(0, both.solver.policy).futures == 3  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="takes a policy"):
         replace(planning, solver="policy").planner(0)
     with pytest.raises(ConfigError, match="A solver is one of mppi, cem, policy"):
