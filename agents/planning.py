@@ -50,7 +50,7 @@ class PlanSearch:
                 raise ConfigError("Choosing among a policy's plans takes a policy: give an agent, or another solver.")
             return PolicySearch(
                 policy, horizon=self.horizon, candidates=self.candidates, temperature=self.temperature,
-                futures=self.futures, elites=self.elites, seed=seed,
+                futures=self.futures, elites=min(self.elites, self.candidates), seed=seed,
             )  # fmt: skip
         if self.solver not in _SOLVERS:
             raise ConfigError(f"A solver is one of {', '.join(get_args(PlanningSolver))}; got {self.solver!r}.")

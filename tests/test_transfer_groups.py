@@ -145,7 +145,8 @@ def test_an_agent_acts_in_three_ways_in_the_rooms(saved: Path, tmp_path: Path) -
     assert isinstance(luck, MPC) and luck.solver.futures == 3
     imagined = luck.world.config  # type: ignore[attr-defined]
     assert (imagined.sampler, imagined.denoising_steps, imagined.motions) == ("multistep", 4, "drawn")
-    assert replace(planning, solver="policy", futures=3).planner(0, both.solver.policy).futures == 3  # type: ignore[arg-type]
+    few = replace(planning, solver="policy", candidates=2, elites=8, futures=3).planner(0, own.actors["mine: policy"])  # type: ignore[arg-type]
+    assert isinstance(few, PolicySearch) and (few.elites, few.futures) == (2, 3)
     with pytest.raises(ConfigError, match="takes a policy"):
         replace(planning, solver="policy").planner(0)
     with pytest.raises(ConfigError, match="A solver is one of mppi, cem, policy"):
