@@ -18,7 +18,7 @@ from ..evaluation import (
     ReturnConfig,
     SensitivityConfig,
 )
-from ..evaluation.transfer import TransferConfig
+from ..evaluation.transfer import TransferConfig, TransferReport
 from ..evaluation.transfer_actors import WITH_MEMORY, WITHOUT, AgentPlanning, Returning
 from ..evaluation.values_report import ValuesConfig
 from ..world_models.config import Imagination
@@ -103,6 +103,9 @@ class Transfer:
 
     agents: tuple[str, ...] = ()
     """Bundled agents, or directories of trained ones; each may have a name before it: "cloned=runs/clone/agent"."""
+    beside: tuple[str, ...] = ()
+    """Names in the table, such as those of agents that learned in the real world: everyone else minus the mean of
+    these, map by map. With planning, where nobody is named, both is set beside the policy."""
     device: Device = "auto"
     """Where to compute."""
     out: Path = Path("runs/transfer")
@@ -186,6 +189,8 @@ def do_evaluate(verb: Evaluate) -> None:
     OUT.print(str(report), markup=False)
     if isinstance(test, Transfer) and test.returning.add:
         OUT.print(f"memory over none: {report.compare('return', WITH_MEMORY, WITHOUT)}", markup=False)
+    if isinstance(test, Transfer) and (test.beside or test.planning.add):
+        OUT.print(_beside(test, report), markup=False, soft_wrap=True)
     OUT.print(f"Pictures and the whole report: {test.out}")
 
 
@@ -203,9 +208,21 @@ def _transfer(verb: Transfer, progress: Bars) -> Any:
     if verb.returning.add and verb.settings.tasks != ("return",):
         raise ConfigError("Going out and coming back is the task return alone: give --tasks return.")
     cast = cast_of(agents, verb.planning, str(pick_device(verb.device)), verb.settings.seed, verb.returning)
+    unknown = [name for name in verb.beside if name not in (*cast.actors, "random")]
+    if unknown:
+        raise ConfigError(f"Nobody is called {', '.join(unknown)}; there are {', '.join((*cast.actors, 'random'))}.")
     return evaluate_transfer(
         cast.world, cast.actors, verb.settings, verb.out, identities=cast.identities, progress=progress
     )
+
+
+def _beside(verb: Transfer, report: TransferReport) -> str:
+    """Differences map by map, to read."""
+    if verb.beside:
+        return report.beside(verb.beside)
+    played = next(iter(report.episodes.values()))
+    pairs = [(name, f"{name.removesuffix(': both')}: policy") for name in played if name.endswith(": both")]
+    return "\n".join(report.difference(task, name, (other,)) for task in report.episodes for name, other in pairs)
 
 
 def _values(verb: Values, progress: Bars) -> Any:

@@ -12,6 +12,7 @@ from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from ..agents.trials import Actor
 from ..envs.imagination import check_fits
@@ -128,13 +129,49 @@ class TransferReport:
             for row in self.rows
         )
 
-    def compare(self, task: str, name: str, other: str) -> Interval:
-        """Success of ``name`` minus that of ``other`` in ``task``, map by map; interval over maps.
+    def compare(
+        self, task: str, name: str | Sequence[str], other: str | Sequence[str], measure: Measure = "success"
+    ) -> Interval:
+        """What ``name`` achieved in ``task`` minus what ``other`` did, map by map; interval over maps.
+
+        Several names, such as those of agents that differ by their seed, count with their mean on each map. Steps are
+        those of episodes that were solved, on maps where both sides solved any.
 
         Raises:
             KeyError: they have not played that.
         """
-        return _gain(self.episodes[task][name], self.episodes[task][other], self.config.seed)
+        mine, theirs = (self._on_maps(task, _names(who), measure) for who in (name, other))
+        maps = [episode.map_seed for episode in next(iter(self.episodes[task].values()))]
+        return bootstrap(mine - theirs, maps, seed=self.config.seed)
+
+    def beside(self, others: Sequence[str]) -> str:
+        """Everyone but chance minus ``others``, task by task and map by map, and all of them together, to read."""
+        told = []
+        for task, played in self.episodes.items():
+            names = [name for name in played if name not in others and name != "random"]
+            told += [self.difference(task, name, others) for name in names]
+            told += [self.difference(task, names, others)] if len(names) > 1 else []
+        return "\n".join(told)
+
+    def difference(self, task: str, name: str | Sequence[str], others: Sequence[str]) -> str:
+        """What `compare` says of every measure, to read."""
+        found = {measure: self.compare(task, name, others, measure) for measure in get_args(Measure)}
+        told = "  ".join(
+            f"{m} {i.estimate:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" if i.n else f"{m} –" for m, i in found.items()
+        )
+        sides = ["(" + ", ".join(side) + ")" if len(side) > 1 else side[0] for side in (_names(name), _names(others))]
+        return f"{task:<9} {sides[0]} minus {sides[1]}: {told}"
+
+    def _on_maps(self, task: str, names: Sequence[str], measure: Measure) -> NDArray[np.float64]:
+        """Means over ``names`` (maps,), NaN where none of them has a number."""
+        value = {
+            "success": lambda episode: episode.success,
+            "reward": lambda episode: episode.reward,
+            "steps": lambda episode: episode.steps if episode.success else np.nan,
+        }[measure]
+        table = np.array([[value(episode) for episode in self.episodes[task][name]] for name in names], np.float64)
+        count = (~np.isnan(table)).sum(0)
+        return np.where(count, np.nansum(table, 0) / np.maximum(count, 1), np.nan)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data; numbers that do not exist are null."""
@@ -142,6 +179,12 @@ class TransferReport:
         return data
 
 
+def _names(who: str | Sequence[str]) -> Sequence[str]:
+    return (who,) if isinstance(who, str) else who
+
+
+Measure = Literal["success", "reward", "steps"]
+"""Of an episode: whether it was solved, its undiscounted return, its steps."""
 MakeTask = Callable[[TransferTask], gym.Env[Any, Any]]
 """Makes the real environment of a task."""
 

@@ -52,6 +52,10 @@ def test_stable_baselines_in_imagination_and_in_the_real_world_are_compared(
     worldloop(
         "evaluate", "transfer", "--agents", tmp_path / "dqn" / "agent", tmp_path / "real" / "agent",
         "--tasks", "find-near", "--episodes", 2, "--max-steps", 6, "--envs", 2, "--out", tmp_path / "transfer",
+        "--beside", "real",
     )  # fmt: skip
     told = capsys.readouterr().out
-    assert all(name in told for name in ("dqn", "real", "random"))
+    assert all(name in told for name in ("dqn", "real", "random")) and "dqn minus real: success" in told
+    with pytest.raises(AssertionError, match="ended with status 1"):
+        worldloop("evaluate", "transfer", "--agents", tmp_path / "dqn" / "agent", "--beside", "reel")
+    assert "Nobody is called reel; there are dqn, random." in capsys.readouterr().err

@@ -20,6 +20,7 @@ from worldloop.errors import ConfigError
 from worldloop.evaluation.acting_time import Spread
 from worldloop.evaluation.transfer import RandomActor, TransferConfig, TransferReport, evaluate_transfer, play
 from worldloop.evaluation.transfer_actors import AgentPlanning, cast_of
+from worldloop.evaluation.transfer_groups import Played
 from worldloop.planning import CEM, MPC, MPPI, PolicySearch, Reward, TerminalValue
 
 CONFIG = TransferConfig(tasks=("find-near",), episodes=11, envs=3, seed=3)
@@ -106,6 +107,33 @@ def test_chance_differs_from_group_to_group(tmp_path: Path) -> None:
         actor.predict({"frame": np.zeros((8, 1, 1, 3)), "pose": np.full((8, 5), place)})[0].tolist() for place in (0, 1)
     ]
     assert drawn[0] != drawn[1]
+
+
+def test_who_is_compared_is_compared_map_by_map() -> None:
+    def played(*results: tuple[bool, float, int]) -> list[Played]:
+        return [Played(7 + i, *result) for i, result in enumerate(results)]
+
+    episodes = {
+        "a": played((True, 1.0, 4), (False, -0.2, 9), (False, -0.3, 9)),
+        "b": played((True, 0.8, 8), (True, 0.6, 6), (False, -0.1, 9)),
+        "real": played((True, 0.9, 5), (True, 0.7, 3), (True, 0.5, 2)),
+        "random": played((False, 0.0, 9), (False, 0.0, 9), (False, 0.0, 9)),
+    }
+    report = TransferReport(TransferConfig(tasks=("find-near",), episodes=3), (), {"find-near": episodes})
+    assert report.compare("find-near", "a", "real").estimate == pytest.approx(-2 / 3)
+    assert report.compare("find-near", "a", "real", "reward").estimate == pytest.approx((0.1 - 0.9 - 0.8) / 3)
+    # Steps count on the first map alone, where both came to an end.
+    steps = report.compare("find-near", "a", "real", "steps")
+    assert (steps.estimate, steps.n) == (-1, 1)
+    both = report.compare("find-near", ("a", "b"), "real", "reward")
+    assert both.estimate == pytest.approx((0.0 - 0.5 - 0.7) / 3) and both.low < both.estimate < both.high
+    assert report.compare("find-near", ("a", "b"), ("real",), "steps").estimate == pytest.approx((1 + 3) / 2)
+    assert not report.compare("find-near", "a", "random", "steps").n
+    first, second, together = report.beside(["real"]).splitlines()
+    assert first.startswith("find-near a minus real: success -0.667 [") and "steps -1.000 [" in first
+    assert second.startswith("find-near b minus real") and "reward -0.400" in together
+    assert together.startswith("find-near (a, b) minus real: success -0.500")
+    assert report.difference("find-near", "a", ("random",)).endswith("steps –")
 
 
 @pytest.fixture(scope="module")
