@@ -164,12 +164,10 @@ class TransferReport:
 
     def _on_maps(self, task: str, names: Sequence[str], measure: Measure) -> NDArray[np.float64]:
         """Means over ``names`` (maps,), NaN where none of them has a number."""
-        value = {
-            "success": lambda episode: episode.success,
-            "reward": lambda episode: episode.reward,
-            "steps": lambda episode: episode.steps if episode.success else np.nan,
-        }[measure]
-        table = np.array([[value(episode) for episode in self.episodes[task][name]] for name in names], np.float64)
+        everyone = [self.episodes[task][name] for name in names]
+        table = np.array([[float(getattr(episode, measure)) for episode in played] for played in everyone])
+        if measure == "steps":
+            table[~np.array([[episode.success for episode in played] for played in everyone])] = np.nan
         count = (~np.isnan(table)).sum(0)
         return np.where(count, np.nansum(table, 0) / np.maximum(count, 1), np.nan)
 
