@@ -116,6 +116,11 @@ class Agent:
             return chosen, after
         return int(chosen[0]) if self.world.actions.kind == "discrete" else chosen[0], after
 
+    def keep(self, state: AgentState, rows: Any) -> AgentState:
+        """What is known of worlds ``rows`` (M,) alone, which live on as they would have among the others."""
+        here = torch.as_tensor(rows, device=self.world.device)
+        return AgentState(state.world[here], state.acted[here])
+
     @torch.no_grad()
     def act(self, vectors: Tensor, uniform: Tensor) -> Tensor:
         """Actions (M, ...) in states (M, D), chosen by random numbers (M, n)."""

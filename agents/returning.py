@@ -197,14 +197,14 @@ class ReturningAgent:
             return outing.plan
         rows = due.nonzero().squeeze(1).to(self.world.device)
         known = outing.plan
-        previous = None if known is None else _each(known, lambda _, x: x[rows])
+        previous = None if known is None else known[rows]
         goal = GoalFrame(outing.goal[rows])
         plan = self.solver.plan(self.world, outing.world[rows], goal, previous, self.replan_interval)
         # A search that ends early has a shorter history; it would not fit to that of the others.
         plan = replace(plan, costs_per_iteration=plan.cost.unsqueeze(1))
         if known is None:
             nobody = torch.zeros(len(due), dtype=torch.int64, device=rows.device)
-            known = _each(plan, lambda _, x: x[nobody])
+            known = plan[nobody]
             known = replace(known, cost=torch.full_like(known.cost, torch.inf))
         return _each(plan, lambda name, x: getattr(known, name).index_copy(0, rows, x))
 

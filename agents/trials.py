@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -26,6 +26,14 @@ class Actor(Protocol):
         self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Any, Any]:
         """Actions (B, ...) on ``"frame"`` (B, H, W, 3) and ``"pose"`` (B, 5), and what is remembered."""
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """An actor that can go on with fewer worlds than it began with."""
+
+    def keep(self, state: Any, rows: Any) -> Any:
+        """What is remembered of worlds ``rows`` (M,) alone, of what the last call of ``predict`` returned."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..agents.trials import Actor
+from ..agents.trials import Actor, Narrows
 
 
 class Timed:
@@ -25,6 +25,8 @@ class Timed:
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
         self.seconds: list[float] = []
+        if isinstance(actor, Narrows):
+            self.keep = actor.keep
 
     def predict(
         self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = True

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ..agents.trials import Actor
+from ..agents.trials import Actor, Narrows
 from ..envs.imagination import check_fits
 from ..errors import ConfigError
 from ..files import write_json
@@ -308,12 +308,13 @@ def play(
     for slot in range(len(envs)):
         begin(slot)
     state: Any = None
+    slots = list(range(len(envs)))
     while running:
-        observation = {"frame": np.stack(frames), "pose": np.stack(poses)}
-        actions, state = actor.predict(observation, state, begun.copy(), deterministic)
+        observation = {"frame": np.stack([frames[i] for i in slots]), "pose": np.stack([poses[i] for i in slots])}
+        actions, state = actor.predict(observation, state, begun[slots], deterministic)
         begun[:] = False
         for slot in sorted(running):
-            frames[slot], reward, terminated, truncated, info = envs[slot].step(actions[slot])
+            frames[slot], reward, terminated, truncated, info = envs[slot].step(actions[slots.index(slot)])
             poses[slot] = info["pose"]
             earned[slot] += float(reward)
             steps[slot] += 1
@@ -322,6 +323,10 @@ def play(
                 results[index] = Played(int(maps[index]), bool(info["success"]), earned[slot], steps[slot])
                 tell(len(results))
                 begin(slot)
+        if running and len(running) < len(slots) and isinstance(actor, Narrows):
+            # Who has done is not thought for any more: the last episode of many may be a long one.
+            left = [row for row, slot in enumerate(slots) if slot in running]
+            state, slots = actor.keep(state, left), [slots[row] for row in left]
     return [results[index] for index in range(len(maps))]
 
 

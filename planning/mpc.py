@@ -71,6 +71,7 @@ class MPC:
     def reset(self) -> None:
         """Forget what was seen and planned: another episode begins."""
         self._state: WorldState | None = None
+        self._begin_from = self.seeds
         self._plan: Plan | None = None
         self._executed = 0
         self._left = self.replan_interval
@@ -104,7 +105,8 @@ class MPC:
         if not self._batched:
             seen, track, done = seen.unsqueeze(0), track.unsqueeze(0), done.unsqueeze(0)
         if self._state is None:
-            self._state = self.world.start(len(seen), self.seeds)
+            self._begin_from = torch.arange(len(seen)) if self.seeds is None else torch.as_tensor(self.seeds)
+            self._state = self.world.start(len(seen), self._begin_from)
         with torch.no_grad():
             self._state = self.world.observe(self._state, seen, done, track)
 
@@ -158,6 +160,23 @@ class MPC:
             self._begin(torch.as_tensor(begun))
         return self.act(observation["frame"], observation["pose"]), None
 
+    def keep(self, state: None, rows: Any) -> None:
+        """Go on with some of the B worlds, which live on as they would have among the others.
+
+        Args:
+            state: nothing, as with `predict`.
+            rows: (M,) of those that stay; they are 0 … M-1 from now on, until the reset.
+
+        Raises:
+            ValueError: nothing has been seen yet.
+        """
+        if self._state is None:
+            raise ValueError("Nothing has been seen yet, so there are no worlds to keep.")
+        here = torch.as_tensor(rows, device=self._state.device)
+        self._state, self._begin_from = self._state[here], self._begin_from[here.cpu()]
+        self._plan = None if self._plan is None else self._plan[here]
+        self._acted = None if self._acted is None else self._acted[here.cpu()]
+
     def _begin(self, begun: Tensor) -> None:
         """Worlds ``begun`` (B,) start another episode."""
         if self._state is None:
@@ -165,7 +184,7 @@ class MPC:
         if len(begun) != self._state.batch_size:
             raise ValueError(f"episode_start is of {len(begun)} worlds; there are {self._state.batch_size}.")
         begun = begun.to(self._state.device)
-        self._state = self.world.start(self._state.batch_size, self.seeds).where(begun, self._state)
+        self._state = self.world.start(self._state.batch_size, self._begin_from).where(begun, self._state)
         self._left = 0
         if self._plan is not None:
             self._plan = replace(self._plan, cost=torch.where(begun, torch.inf, self._plan.cost))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -42,6 +43,11 @@ class Plan:
     model_steps: int
     model_calls: int
     draft_steps: int = 0
+
+    def __getitem__(self, rows: Tensor) -> Plan:
+        """The plans of worlds ``rows`` (M,); what was imagined stays counted for all."""
+        picked: dict[str, Any] = {name: x[rows] if isinstance(x, Tensor) else x for name, x in vars(self).items()}
+        return Plan(**picked)
 
     def __str__(self) -> str:
         drafted = f" after {self.draft_steps} drafted" if self.draft_steps else ""

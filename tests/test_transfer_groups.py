@@ -17,7 +17,7 @@ from toy_world import KEYS, ToyWorld
 
 from worldloop.agents.planning import planning_agent
 from worldloop.errors import ConfigError
-from worldloop.evaluation.acting_time import Spread
+from worldloop.evaluation.acting_time import Spread, Timed
 from worldloop.evaluation.transfer import RandomActor, TransferConfig, TransferReport, evaluate_transfer, play
 from worldloop.evaluation.transfer_actors import AgentPlanning, cast_of
 from worldloop.evaluation.transfer_groups import Played
@@ -202,3 +202,44 @@ def test_planning_alone_sees_no_goal_beyond_its_horizon_and_a_critic_does() -> N
         for mpc in (alone, both)
     ]
     assert solved[1] == 8 > solved[0], solved
+
+
+@pytest.mark.parametrize("who", ["agent", "planner"])
+def test_who_is_done_is_thought_for_no_more_and_nothing_else_changes(who: str) -> None:
+    """The same actor with and without `keep`, and a clock around it: the same episodes, from fewer observations."""
+    world = ToyWorld(replace(ARENA), noise=2.0)
+
+    def make() -> Any:
+        if who == "agent":
+            return agent()
+        planning = AgentPlanning(horizon=4, candidates=12, iterations=2, elites=4, replan_interval=2)
+        return planning_agent(world, 0.9, planning, replan_interval=2, seed=4)
+
+    class Watched:
+        """Lets nothing through but `predict`, and counts what it serves."""
+
+        def __init__(self, actor: Any) -> None:
+            self.actor, self.served = actor, []
+
+        def predict(self, observation: Any, *rest: Any) -> Any:
+            assert len(observation["frame"]) == len(rest[1])
+            self.served.append(len(observation["frame"]))
+            return self.actor.predict(observation, *rest)
+
+    class Narrowed(Watched):
+        def keep(self, state: Any, rows: Any) -> Any:
+            return self.actor.keep(state, rows)
+
+    maps = list(range(100_000, 100_009))
+    whole, fewer = Watched(make()), Narrowed(make())
+    played = [
+        play(Timed(actor), [TaskEnv(ARENA, max_episode_steps=10 + 6 * i) for i in range(4)], maps, 0, False)
+        for actor in (whole, fewer)
+    ]
+    assert played[0] == played[1]
+    lengths = [episode.steps for episode in played[0]]
+    assert len(set(lengths)) > 1 and set(whole.served) == {4}
+    assert fewer.served[-1] < 4 and fewer.served == sorted(fewer.served, reverse=True)
+    assert sum(fewer.served) == sum(lengths) < sum(whole.served)
+    with pytest.raises(ValueError, match="Nothing has been seen"):
+        planning_agent(world, 0.9, AgentPlanning()).keep(None, [0])
