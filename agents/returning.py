@@ -146,6 +146,20 @@ class ReturningAgent:
             return chosen, after
         return int(chosen[0]) if self.world.actions.kind == "discrete" else chosen[0], after
 
+    def keep(self, state: Outing, rows: Any) -> Outing:
+        """What is known of worlds ``rows`` (M,) alone, which live on as they would have among the others."""
+        here = torch.as_tensor(rows)
+        there = here.to(self.world.device)
+        return Outing(
+            world=state.world[there],
+            acted=state.acted[here],
+            start=state.start[here],
+            goal=state.goal[there],
+            turns=state.turns[here],
+            turned_back=state.turned_back[here],
+            plan=None if state.plan is None else state.plan[there],
+        )
+
     def _begun(self, frames: Tensor, poses: Tensor, state: Outing | None, episode_start: Any) -> Outing:
         """``state``, but of worlds whose episode begins with ``frames`` (B, H, W, 3) nothing but that."""
         b = len(frames)

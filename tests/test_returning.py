@@ -23,7 +23,7 @@ from worldloop.envs.doom_rooms.env import DoomRoomsEnv
 from worldloop.envs.doom_rooms.layout import generate
 from worldloop.envs.doom_rooms.tasks import Assignment
 from worldloop.errors import ConfigError
-from worldloop.evaluation.transfer import TransferConfig, evaluate_transfer
+from worldloop.evaluation.transfer import TransferConfig, evaluate_transfer, play
 from worldloop.evaluation.transfer_actors import WITH_MEMORY, WITHOUT, AgentPlanning, Returning, cast_of
 from worldloop.planning import CEM, Plan, Planner
 from worldloop.planning.planner import Question
@@ -392,3 +392,22 @@ def test_the_command_tries_both_and_says_what_memory_is_worth(
         with pytest.raises(AssertionError, match="ended with status 1"):
             worldloop("evaluate", "transfer", *words, "--out", tmp_path / "other")
         assert said in capsys.readouterr().err
+
+
+def test_who_is_back_is_thought_for_no_more_and_the_others_come_back_alike() -> None:
+    class Without:
+        """The same agent, which nobody can ask to go on with fewer worlds."""
+
+        def __init__(self, actor: ReturningAgent) -> None:
+            self._actor = actor
+
+        def predict(self, *asked: Any) -> Any:
+            return self._actor.predict(*asked)
+
+    agent = ReturningAgent(ToyWorld(ARENA, noise=2.0), CEM(horizon=12, candidates=32, iterations=2))
+    maps = list(range(100_000, 100_006))
+    fewer, whole = (
+        play(actor, [ReturnEnv(ARENA, max_episode_steps=90 + 30 * i) for i in range(3)], maps, 0, True)
+        for actor in (agent, Without(agent))
+    )
+    assert fewer == whole and len({episode.steps for episode in fewer}) > 2
