@@ -172,7 +172,7 @@ def _kept(lives: Lives, number: int, path: Path, key: str) -> tuple[Tensor, Tens
 def _digest(numbers: Any, contexts: Contexts, parts: Sequence[object]) -> str:
     """Of plain data, recorded starts, and the parameters of what has any."""
     digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode())
-    for array in (contexts.frames, contexts.actions, contexts.poses):
+    for array in contexts.experience():
         digest.update(array.tobytes())
     for part in parts:
         for tensor in part.state_dict().values() if isinstance(part, nn.Module) else ():

@@ -101,6 +101,8 @@ class DynaAgent:
     """Share of them at which a walker has just been stopped dead; above 0 the recordings must have such moments."""
     context: int = 24
     """Frames that the world observes of each."""
+    shortest: int | None = None
+    """Frames of the starts with least to remember, see `worldloop train-agent`; default: all have --agent.context."""
 
     def __post_init__(self) -> None:
         # What it refuses is refused before anything is recorded.
@@ -117,7 +119,7 @@ class DynaAgent:
             curiosity=self.curiosity if curious else 0.0,
             imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
             training=self.training, starts=self.starts, beginnings=self.beginnings, stopped=self.stopped,
-            context=self.context, seed=seed, device=device, checkpoint_every=checkpoint_every,
+            context=self.context, shortest=self.shortest, seed=seed, device=device, checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     @property

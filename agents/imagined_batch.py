@@ -95,10 +95,7 @@ class ObservedStarts:
         return np.array_split(np.arange(len(self)), -(-len(self) // _OBSERVED_AT_ONCE))
 
     def _observe(self, rows: NDArray[np.int64]) -> WorldState:
-        frames, actions, poses = (torch.from_numpy(x[rows]) for x in (
-            self.contexts.frames, self.contexts.actions, self.contexts.poses
-        ))  # fmt: skip
-        return self.world.observe(self.world.start(len(rows)), frames, actions, poses)
+        return self.contexts.observed(self.world, self.world.start(len(rows)), rows)
 
 
 def check_states(world: World) -> None:

@@ -93,7 +93,7 @@ def train_with_sb3(
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
     told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"
     digest = hashlib.sha256(told.encode())
-    for array in (contexts.frames, contexts.actions, contexts.poses):
+    for array in contexts.experience():
         digest.update(array.tobytes())
     learning = Learning(f"{algorithm} in imagination", out, digest.hexdigest()[:16], config.whole(algorithm, steps),
                         config.checkpoint_every, stop_after, watch)  # fmt: skip

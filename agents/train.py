@@ -72,6 +72,9 @@ class TrainAgentConfig:
     """Share of them at which a walker has just been stopped dead: seldom where they are anywhere, and hard to leave."""
     context: int = 32
     """Frames that the world observes of each."""
+    shortest: int | None = None
+    """Frames of the starts with least to remember: from so many up to --context, each as likely; default: all have
+    --context."""
     samples: int = 4096
     """Choices that cloning and distilling learn from: recorded ones, or planned ones."""
     teacher: Path | None = None
@@ -129,6 +132,8 @@ class TrainAgentConfig:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
         if min(self.beginnings, self.stopped) < 0 or not self.beginnings + self.stopped <= 1:
             raise ConfigError(f"beginnings and stopped are shares, 0 … 1; got {self.beginnings} and {self.stopped}.")
+        if self.shortest is not None and not 1 <= self.shortest <= self.context:
+            raise ConfigError(f"shortest lies between 1 and the context of {self.context}; got {self.shortest}.")
         if self.method == "distilling" and not 1 <= self.depth <= self.samples:
             raise ConfigError(f"depth lies in 1 … samples; got {self.depth} and {self.samples}.")
 
@@ -251,5 +256,5 @@ def _dataset(path: Path) -> RolloutDataset:
 def _contexts(world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig) -> Contexts:
     if dataset is not None:
         shares = config.beginnings, config.stopped
-        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed, *shares)
+        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed, *shares, config.shortest)
     return Starts(world, None).contexts

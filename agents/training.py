@@ -211,7 +211,7 @@ def _fingerprint(
     """Of all that decides the curve."""
     digest = hashlib.sha256(json.dumps([asdict(config), asdict(training), seed], sort_keys=True).encode())
     digest.update(perception(world).encode())
-    for array in (contexts.frames, contexts.actions, contexts.poses):
+    for array in contexts.experience():
         digest.update(array.tobytes())
     digest.update(("" if joint is None else joint.fingerprint).encode())
     return digest.hexdigest()[:16]

@@ -19,12 +19,16 @@ from ..world_models.actions import ActionSpec
 from ..world_models.config import WorldConfig
 from ..world_models.pose import motion_between
 from ..world_models.prediction.ways import in_vain
+from ..world_models.state import WorldState
 from ..world_models.storage import read_description
+from ..world_models.world import World
 
 CONTEXTS_FILE = "contexts.safetensors"
 """Where a world's directory keeps the recorded starts that come with it."""
 
 _FORMAT = "worldloop.contexts/1"
+_LENGTHS = 1
+"""Number of the random stream that lengths are drawn from."""
 _ARRAYS = {"frames": "uint8", "actions": "int64 or float32", "poses": "float64", "map_seeds": "int64"}
 
 
@@ -40,6 +44,8 @@ class Contexts:
         map_seeds: (N,) int64, the map each piece was recorded in.
         action_spec: the action space.
         split: the split that the maps belong to.
+        lengths: (N,) int64 in 1 … K, how many of its frames, the last ones, a start really has; what is before them is
+            filled in and never observed. None where all have K.
     """
 
     frames: NDArray[np.uint8]
@@ -48,6 +54,7 @@ class Contexts:
     map_seeds: NDArray[np.int64]
     action_spec: ActionSpec
     split: str
+    lengths: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n, k = self.frames.shape[:2]
@@ -66,6 +73,12 @@ class Contexts:
                 )
         if n < 1 or k < 1:
             raise DataError(f"Contexts need at least one start of at least one frame, got {n} of {k}.")
+        if self.lengths is not None and not (
+            self.lengths.shape == (n,)
+            and self.lengths.dtype == np.int64
+            and ((self.lengths > 0) & (self.lengths <= k)).all()
+        ):
+            raise DataError(f"Contexts need lengths of shape {(n,)} and type int64 between 1 and {k}.")
 
     def __len__(self) -> int:
         """N, the number of starts."""
@@ -84,7 +97,7 @@ class Contexts:
     @classmethod
     def from_dataset(
         cls, dataset: RolloutDataset, n: int, length: int, seed: int = 0, beginnings: float = 0.0,
-        stopped: float = 0.0,
+        stopped: float = 0.0, shortest: int | None = None,
     ) -> Contexts:
         """``n`` pieces of ``length`` frames from as many different episodes as there are.
 
@@ -100,47 +113,79 @@ class Contexts:
             beginnings: probability that a piece begins where its episode does, as tasks do, instead of anywhere.
             stopped: probability that its last step was asked for and moved nothing. Such moments come from as many
                 different episodes as have any.
+            shortest: pieces have from so many frames on up to ``length``, each number with equal probability where the
+                episode has as many, so that worlds begin with little and with much to remember; default: all have
+                ``length``.
 
         Raises:
             DataError: no episode is long enough, or no step was in vain where pieces are to end at such.
-            ValueError: ``n`` or ``length`` below 1, or ``beginnings`` and ``stopped`` outside 0 … 1, or their sum.
+            ValueError: ``n`` or ``length`` below 1, ``shortest`` not between 1 and ``length``, or ``beginnings`` and
+                ``stopped`` outside 0 … 1, or their sum.
         """
         if n < 1 or length < 1 or min(beginnings, stopped) < 0 or not beginnings + stopped <= 1:
             told = f"got {n}, {length}, {beginnings} and {stopped}"
             raise ValueError(f"Contexts need n >= 1, length >= 1, and beginnings and stopped in 0 … 1, {told}.")
+        least = length if shortest is None else shortest
+        if not 1 <= least <= length:
+            raise ValueError(f"The shortest pieces have between 1 and {length} frames; got {least}.")
         rng = np.random.default_rng(seed)
         # One frame to spare: the last frame of an episode may be the one it terminated at.
-        usable = np.flatnonzero(dataset.episode_lengths > length)
+        usable = np.flatnonzero(dataset.episode_lengths > least)
         if not len(usable):
             raise DataError(
-                f"No episode of {dataset!r} is longer than {length} frames; "
+                f"No episode of {dataset!r} is longer than {least} frames; "
                 f"ask for contexts of at most {int(dataset.episode_lengths.max()) - 1}."
             )
         rounds = -(-n // len(usable))
         chosen = np.concatenate([rng.permutation(usable) for _ in range(rounds)])[:n]
-        starts = rng.integers(dataset.episode_lengths[chosen] - length)
+        # Other numbers than those below, which so stay what they are where all pieces have one length.
+        uniform = np.random.default_rng([seed, _LENGTHS]).random(n)
+
+        def lengths_within(most: NDArray[np.int64], part: Any) -> NDArray[np.int64]:
+            """From the least on, up to as many frames as there are, at most ``length``."""
+            more: NDArray[np.int64] = (uniform[part] * (np.minimum(most, length) - least + 1)).astype(np.int64)
+            return least + more
+
+        lengths = lengths_within(dataset.episode_lengths[chosen] - 1, slice(None))
+        starts = rng.integers(dataset.episode_lengths[chosen] - lengths)
         kind = rng.random(n)
         starts[kind < beginnings] = 0
         bumped = np.flatnonzero(kind >= 1 - stopped)
         if len(bumped):
-            moments = _moments_in_vain(dataset, usable, length)
+            moments = _moments_in_vain(dataset, usable, least)
             if not moments:
                 raise DataError(f"Nobody was stopped in {dataset!r}; leave out pieces that end so.")
             where = np.array(list(moments))
             rounds = -(-len(bumped) // len(where))
             chosen[bumped] = np.concatenate([rng.permutation(where) for _ in range(rounds)])[: len(bumped)]
-            starts[bumped] = [rng.choice(moments[int(i)]) + 1 - length for i in chosen[bumped]]
+            ends = np.array([rng.choice(moments[int(i)]) + 1 for i in chosen[bumped]])
+            lengths[bumped] = lengths_within(ends, bumped)
+            starts[bumped] = ends - lengths[bumped]
         pieces = [
-            dataset.window(int(i), int(s), int(s) + length) for i, s in zip(chosen, starts, strict=True)
+            dataset.window(int(i), int(s), int(s + k)) for i, s, k in zip(chosen, starts, lengths, strict=True)
         ]
         return cls(
-            frames=np.stack([p.frames for p in pieces]),
-            actions=np.stack([p.actions for p in pieces]),
-            poses=np.stack([p.poses for p in pieces]),
+            frames=_filled([p.frames for p in pieces], length),
+            actions=_filled([p.actions for p in pieces], length),
+            poses=_filled([p.poses for p in pieces], length),
             map_seeds=np.array([p.map_seed for p in pieces], dtype=np.int64),
             action_spec=dataset.action_spec,
             split=dataset.split,
+            lengths=None if least == length else lengths,
         )
+
+    def observed(self, world: World, state: WorldState, rows: NDArray[np.int64]) -> WorldState:
+        """B worlds that have seen nothing yet, once each has observed its start: ``rows`` (B,) of these."""
+        first = np.zeros(len(rows), np.int64) if self.lengths is None else self.length - self.lengths[rows]
+        parts, order = [], []
+        for begin in np.unique(first):
+            at = np.flatnonzero(first == begin)
+            seen = (torch.from_numpy(array[rows[at], begin:]) for array in (self.frames, self.actions, self.poses))
+            parts.append(world.observe(state if len(at) == len(rows) else state[torch.from_numpy(at)], *seen))
+            order.append(at)
+        if len(parts) == 1:
+            return parts[0]
+        return WorldState.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(order)))]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all; its header holds action space and split."""
@@ -150,8 +195,17 @@ class Contexts:
             "action_spec": json.dumps(self.action_spec.to_json()),
         }
         write_bytes(
-            Path(path), save({name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}, header)
+            Path(path), save({name: np.ascontiguousarray(array) for name, array in self.arrays().items()}, header)
         )
+
+    def experience(self) -> tuple[NDArray[Any], ...]:
+        """What worlds observe: frames, actions and poses, and lengths where they differ."""
+        return (self.frames, self.actions, self.poses, *(() if self.lengths is None else (self.lengths,)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All there are, by name."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return arrays if self.lengths is None else arrays | {"lengths": self.lengths}
 
     @classmethod
     def load(cls, path: str | Path) -> Contexts:
@@ -170,7 +224,8 @@ class Contexts:
             if header["format"] != _FORMAT:
                 raise ValueError(f"it is of format {header['format']!r}, not {_FORMAT!r}")
             spec = ActionSpec.from_json(json.loads(header["action_spec"]))
-            return cls(**{name: arrays[name] for name in _ARRAYS}, action_spec=spec, split=header["split"])
+            kept = {name: arrays[name] for name in _ARRAYS}
+            return cls(**kept, action_spec=spec, split=header["split"], lengths=arrays.get("lengths"))
         except Exception as error:
             raise DataError(f"{path} holds no recorded contexts that can be read: {error}.") from error
 
@@ -194,6 +249,11 @@ def add_contexts(world: Path, data: Path, n: int = 128, seed: int = 0) -> Path:
     context = WorldConfig.from_json(read_description(world)["config"]).context
     Contexts.from_dataset(open_dataset(data), n, context, seed).save(world / CONTEXTS_FILE)
     return world / CONTEXTS_FILE
+
+
+def _filled(pieces: list[NDArray[Any]], length: int) -> NDArray[Any]:
+    """(N, length, ...), where what a piece has too little is its first entry again, in front."""
+    return np.stack([np.concatenate([*[piece[:1]] * (length - len(piece)), piece]) for piece in pieces])
 
 
 def _moments_in_vain(

@@ -75,12 +75,7 @@ class Starts:
                 raise ValueError(f"Contexts are 0 … {len(self.contexts) - 1}; got {context.tolist()}.")
             rows = context.cpu().numpy()
             with torch.no_grad():
-                state = world.observe(
-                    world.start(b, hash64(key ^ _WORLD_SEED)),
-                    torch.from_numpy(self.contexts.frames[rows]),
-                    torch.from_numpy(self.contexts.actions[rows]),
-                    torch.from_numpy(self.contexts.poses[rows]),
-                )
+                state = self.contexts.observed(world, world.start(b, hash64(key ^ _WORLD_SEED)), rows)
             return state.to(world.device), context
         return state.to(world.device), torch.full((b,), NO_CONTEXT, dtype=torch.int64, device=world.device)
 
