@@ -168,3 +168,58 @@ def test_worlds_that_lie_together_share_starts_unless_they_have_their_own(tmp_pa
     (tmp_path / "one").mkdir()
     own.save(tmp_path / "one" / "contexts.safetensors")
     assert len(ImaginedEnv(world).imagination.contexts) == 3
+
+
+def test_pieces_have_from_the_shortest_to_the_whole_length_and_worlds_observe_just_these(dataset, tmp_path):
+    contexts = Contexts.from_dataset(dataset, 600, 8, seed=3, beginnings=0.5, shortest=2)
+    lengths, first = contexts.lengths, 0
+    assert lengths is not None and contexts.frames.shape[:2] == (600, 8)
+    for i, k in enumerate(lengths):
+        episode, real = dataset.episode(int(contexts.map_seeds[i])), contexts.poses[i, 8 - k :]
+        assert any(np.array_equal(episode.poses[s : s + k], real) for s in range(len(episode) - k))
+        assert np.array_equal(contexts.frames[i, : 8 - k], np.repeat(contexts.frames[i, 8 - k : 9 - k], 8 - k, 0))
+        first += np.array_equal(episode.poses[:k], real)
+    # Half are beginnings, and of the others a few, among them many of the episode of 4 frames.
+    assert 300 <= first <= 420
+    # That one has pieces of 2 and 3 frames, each as often, the others of 2 … 8.
+    short = np.bincount(lengths[contexts.map_seeds == 0], minlength=9) / 150
+    assert short[2:4] == pytest.approx([1 / 2] * 2, abs=0.16)
+    others = np.bincount(lengths[contexts.map_seeds != 0], minlength=9) / 450
+    assert others[2:] == pytest.approx([1 / 7] * 7, abs=0.07)
+
+    world, rows = ToyWorld(context=8), np.array([5, *range(17, 30), 5])
+    seen = contexts.observed(world, world.start(15, np.arange(15) + 40), rows)
+    assert len(set(lengths[rows])) > 2
+    for at, (row, k) in enumerate(zip(rows, lengths[rows], strict=True)):
+        pieces = (array[row : row + 1, 8 - k :] for array in (contexts.frames, contexts.actions, contexts.poses))
+        alone = world.observe(world.start(1, [40 + at]), *pieces)
+        assert seen[at].snapshot() == alone.snapshot()
+    one = contexts.observed(world, world.start(2), np.flatnonzero(lengths == 3)[:2])
+    assert int(one.step[0]) == 3
+
+    contexts.save(tmp_path / "several.safetensors")
+    assert np.array_equal(Contexts.load(tmp_path / "several.safetensors").lengths, lengths)
+    env = ImaginedEnv(world, contexts)
+    env.reset(seed=0, options={"context": int(np.flatnonzero(lengths == 2)[0])})
+    assert int(env.state.step) == 2
+    for wrong in (0, 9):
+        with pytest.raises(ValueError, match="shortest pieces have between 1 and 8"):
+            Contexts.from_dataset(dataset, 5, 8, shortest=wrong)
+    with pytest.raises(DataError, match="lengths of shape"):
+        replace(contexts, lengths=np.zeros(600, np.int64))
+    same = Contexts.from_dataset(dataset, 20, 8, seed=3, shortest=8)
+    assert same.lengths is None and np.array_equal(same.poses, Contexts.from_dataset(dataset, 20, 8, seed=3).poses)
+
+
+def test_many_short_pieces_may_end_where_a_step_was_in_vain(tmp_path):
+    spec = ActionSpec("discrete", ("stay", "forward"), ((0, 0, 0, 0, 0), (25, 0, 0, 0, 0)))
+    writer = DatasetWriter.create(tmp_path / "walls", DatasetInfo("walls", {}, (16, 16), spec, "train"))
+    poses = np.zeros((20, 5))
+    poses[:, 0] = 25 * np.cumsum(~np.isin(np.arange(20), [2, 15]))
+    no, pictures = np.zeros(20, bool), np.full((20, 16, 16, 3), np.arange(20, dtype=np.uint8)[:, None, None, None])
+    writer.add(Episode(pictures, np.ones(20, np.int64), poses, np.zeros(20, np.float32), no, no, no, no, map_seed=0))
+    contexts = Contexts.from_dataset(open_dataset(tmp_path / "walls"), 400, 8, stopped=1.0, shortest=1)
+    ends, begins = contexts.frames[:, -1, 0, 0, 0].astype(int), contexts.frames[:, 0, 0, 0, 0].astype(int)
+    assert set(ends) == {2, 15} and contexts.lengths is not None
+    assert np.array_equal(ends - begins + 1, contexts.lengths)
+    assert set(contexts.lengths[ends == 2]) == {1, 2, 3} and set(contexts.lengths[ends == 15]) == set(range(1, 9))
