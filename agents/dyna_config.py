@@ -97,12 +97,12 @@ class DynaAgent:
     """Recorded starts that agents imagine from."""
     beginnings: float = 0.3
     """Share of them that are beginnings of episodes; the others may be anywhere in one."""
-    stopped: float = 0.2
+    stopped: float = 0.0
     """Share of them at which a walker has just been stopped dead; above 0 the recordings must have such moments."""
     context: int = 24
     """Frames that the world observes of each."""
-    shortest: int | None = None
-    """Frames of the starts with least to remember, see `worldloop train-agent`; default: all have --agent.context."""
+    shortest: int | None = 1
+    """Frames of the starts with least to remember, see `worldloop train-agent`; None: all have --agent.context."""
 
     def __post_init__(self) -> None:
         # What it refuses is refused before anything is recorded.
