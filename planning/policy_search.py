@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..errors import ConfigError
 from .beliefs import Draws
@@ -18,10 +19,11 @@ from .values import Policy
 class PolicySearch(Planner):
     """Improves a policy by looking ahead: chooses among plans that the policy itself makes in imagination.
 
-    A plan is drawn with probability proportional to exp(−cost / temperature), among plans drawn from the policy: the
-    policy π improved to π · exp(−cost / temperature), no farther from it than the temperature allows (rollout,
-    Tesauro & Galperin 1996; the weights of MPO, Abdolmaleki et al. 2018). Where imagination says the same of all, the
-    policy is what remains.
+    What an action comes to, Q, is the mean cost of all plans that begin with it. The first action is drawn among those of
+    the plans with probability proportional to exp(−Q / temperature): the policy π improved to π · exp(−Q / temperature),
+    no farther from it than the temperature allows (rollout, Tesauro & Galperin 1996; the weights of MPO, Abdolmaleki et
+    al. 2018). Where imagination says the same of all, the policy is what remains. Of the plans that begin with that
+    action one is drawn in the same way, by its own cost; vectors are each begun with once, so that Q is their plan's.
 
     Attributes:
         policy: whose plans they are; the world needs a state space.
@@ -74,9 +76,10 @@ class PolicySearch(Planner):
         cost = checked_costs(problem.mean_cost(followed), tuple(plans.shape[:2]))
         least = cost.min(1).values
         refuse_hopeless(least)
-        # The largest of logits with Gumbel noise is a draw from their softmax; without noise it is the likeliest.
-        gumbel = -(-draws.uniform(self.candidates).to(torch.float64).log()).log()
-        chosen = (self.temperature * gumbel - cost).argmax(1, keepdim=True)
+        begun = plans[:, :, 0].reshape(*plans.shape[:2], -1)
+        alike = (begun.unsqueeze(2) == begun.unsqueeze(1)).all(-1)
+        first = self._drawn(_mean_cost(cost, alike), draws)
+        chosen = self._drawn(cost.masked_fill(~pick(alike, first)[:, 0], torch.inf), draws)
         order = cost.argsort(dim=1, stable=True)[:, : self.elites]
         if question.on_iteration is not None:
             question.on_iteration(IterationReport(0, plans, cost, least, problem.model_steps))
@@ -95,3 +98,17 @@ class PolicySearch(Planner):
             model_steps=problem.model_steps,
             model_calls=problem.model_calls,
         )
+
+    def _drawn(self, cost: Tensor, draws: Draws) -> Tensor:
+        """Indices (B, 1) of costs (B, N), drawn with probability proportional to exp(−cost / temperature)."""
+        # The largest of logits with Gumbel noise is a draw from their softmax; without noise it is the likeliest.
+        gumbel = -(-draws.uniform(self.candidates).to(torch.float64).log()).log()
+        return (self.temperature * gumbel - cost).argmax(1, keepdim=True)
+
+
+def _mean_cost(cost: Tensor, alike: Tensor) -> Tensor:
+    """What plans of costs (B, N) come to on the average of those they are ``alike`` (B, N, N); infinite ones count for
+    none and stay as they are."""
+    counted = alike & cost.isfinite().unsqueeze(1)
+    mean = torch.where(counted, cost.unsqueeze(1), 0.0).sum(2) / counted.sum(2).clamp(min=1)
+    return torch.where(cost.isfinite(), mean, torch.inf)

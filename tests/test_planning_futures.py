@@ -163,10 +163,45 @@ def test_a_policy_search_follows_each_first_action_up_in_every_future() -> None:
                     assert f or int(key) == int(report.plans[b, n, t])
                 paid.append(total)
             assert float(report.cost[b, n]) == pytest.approx(-sum(paid) / 4, abs=1e-5)
-    assert torch.equal(plan.cost, report.cost.min(1).values)
     assert plan.model_steps <= 2 * search.max_model_steps
     with pytest.raises(ConfigError, match="futures"):
         PolicySearch(Even(), futures=0)
+
+
+def test_a_policy_search_values_an_action_by_all_plans_that_begin_with_it() -> None:
+    world, told, misled = Gamble(), [], 0
+    state = standing_at(world, *[START] * 40)
+    search = PolicySearch(Even(), horizon=3, candidates=16, temperature=0)
+    plan = search.plan(world, state, Reward(), on_iteration=told.append)
+    (report,) = told
+    for b in range(40):
+        costs: dict[int, list[float]] = {}
+        for tried, cost in zip(report.plans[b].tolist(), report.cost[b].tolist(), strict=True):
+            costs.setdefault(tried[0], []).append(cost)
+        best = min(costs, key=lambda first: sum(costs[first]) / len(costs[first]))
+        assert int(plan.actions[b, 0]) == best
+        assert float(plan.cost[b]) == pytest.approx(min(costs[best]))
+        misled += min(costs, key=lambda first: min(costs[first])) != best
+    assert misled > 4
+
+
+@pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])
+def test_a_policy_search_never_takes_a_plan_without_a_cost(spec: Any) -> None:
+    class Broken(Reward):
+        def cost(self, rollouts: Any) -> torch.Tensor:
+            even = torch.arange(rollouts.reward.shape[1]) % 2 == 0
+            return torch.where(even, torch.nan, super().cost(rollouts) + torch.arange(len(even)))
+
+    class Same(Even):
+        def act(self, vectors: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(uniform[:, 0]).long() if spec is KEYS else torch.zeros_like(uniform)
+
+    world = ToyWorld(ToyArena(actions=spec))
+    state = standing_at(world, *[START] * 50, seeds=range(50))
+    for temperature in (0.0, 1e6):
+        plan = PolicySearch(Same(), horizon=2, candidates=6, temperature=temperature).plan(world, state, Broken())
+        assert bool(plan.cost.isfinite().all()) and plan.elite_costs[0].isfinite().sum() == 3
+        assert len(plan.cost.unique()) == (3 if temperature else 1)
 
 
 def test_planners_around_planners_judge_in_as_many_futures() -> None:
