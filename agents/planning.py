@@ -36,8 +36,8 @@ class PlanSearch:
     proposals: int = 8
     """Plans that the policy proposes to mppi and cem, where there is one."""
     temperature: float = 0.05
-    """With policy: a plan is drawn with probability exp(−cost / temperature), so that less than that is no reason to
-    leave the policy; costs are discounted rewards. 0 takes the cheapest."""
+    """With policy: an action is drawn as likely as by the policy times exp(−cost / temperature), so that less than that
+    is no reason to leave the policy; costs are discounted rewards. 0 takes the cheapest."""
 
     def planner(self, seed: int, policy: Agent | None = None) -> Planner:
         """The search, seeded by a policy or not.

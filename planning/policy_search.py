@@ -19,11 +19,12 @@ from .values import Policy
 class PolicySearch(Planner):
     """Improves a policy by looking ahead: chooses among plans that the policy itself makes in imagination.
 
-    What an action comes to, Q, is the mean cost of all plans that begin with it. The first action is drawn among those of
-    the plans with probability proportional to exp(−Q / temperature): the policy π improved to π · exp(−Q / temperature),
-    no farther from it than the temperature allows (rollout, Tesauro & Galperin 1996; the weights of MPO, Abdolmaleki et
-    al. 2018). Where imagination says the same of all, the policy is what remains. Of the plans that begin with that
-    action one is drawn in the same way, by its own cost; vectors are each begun with once, so that Q is their plan's.
+    What an action comes to, Q, is the mean cost of all plans that begin with it. The first action is drawn among those
+    of the plans with probability proportional to exp(−Q / temperature): the policy π improved to π · exp(−Q /
+    temperature), no farther from it than the temperature allows (rollout, Tesauro & Galperin 1996; the weights of MPO,
+    Abdolmaleki et al. 2018). Where imagination says the same of all, the policy is what remains. Of the plans that begin
+    with that action one is drawn in the same way, by its own cost; vectors are each begun with once, so that Q is their
+    plan's.
 
     Attributes:
         policy: whose plans they are; the world needs a state space.
