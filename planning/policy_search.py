@@ -22,7 +22,7 @@ class PolicySearch(Planner):
     What an action comes to, Q, is the mean cost of all plans that begin with it. The first action is drawn among those
     of the plans with probability proportional to exp(−Q / temperature): the policy π improved to π · exp(−Q /
     temperature), no farther from it than the temperature allows (rollout, Tesauro & Galperin 1996; the weights of MPO,
-    Abdolmaleki et al. 2018). Where imagination says the same of all, the policy is what remains. Of the plans that begin
+    Abdolmaleki et al. 2018). Where imagination says the same of all, the policy is what remains. Of the plans beginning
     with that action one is drawn in the same way, by its own cost; vectors are each begun with once, so that Q is their
     plan's.
 
