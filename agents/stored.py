@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from ..errors import ConfigError, WorldFormatError
 from ..files import replacing, write_json
 from ..world_models.actions import ActionSpec
+from ..world_models.evidence import HEADINGS, STROLL
 from ..world_models.pretrained import bundled_worlds, load_world, world_directory
+from ..world_models.state_space import DEVIATION_SCALE, NOVELTY_SCALE
 from ..world_models.world import World
 from .frame_stack import FrameStack
 from .pretrained import agent_directory
@@ -99,7 +101,8 @@ def read_agent(path: Path) -> StoredAgent:
 
 def perception(world: World) -> str:
     """Digest of what a world makes state vectors with; empty for one without parameters."""
-    digest = hashlib.blake2b(digest_size=16)
+    layout = f"{DEVIATION_SCALE} {NOVELTY_SCALE} {HEADINGS} {STROLL}"
+    digest = hashlib.blake2b(layout.encode(), digest_size=16)
     found = False
     states = getattr(world, "state_space", None)
     parts = getattr(world, "autoencoder", None), getattr(states, "sight", None), getattr(states, "encoder", None)

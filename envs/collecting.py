@@ -37,6 +37,7 @@ from .explorers import (
 )
 from .recording import RecordEpisodes
 from .roaming import RoamingExplorer
+from .searching import SearchingExplorer
 from .worker_pool import Stopped, run_tasks
 
 DOOM_ROOMS = "worldloop/DoomRooms-v0"
@@ -97,10 +98,10 @@ class CollectConfig:
 
     policy: str = "mix"
     """Who acts: mix (of those that follow, episode by episode), waypoint (walks from place to
-    place), loop (walks away and comes back), roam (walks into walls), event (changes things and comes back),
-    random, agent (the one given by --agent), an SB3 model's .zip (which is unpickled: only load files that you
-    trust), or module:name of your own. Waypoint, loop and event walk by the environment's layout, which
-    DoomRooms has; elsewhere say roam, random or your own."""
+    place), loop (walks away and comes back), roam (walks into walls), search (looks for the goal, then goes
+    there), event (changes things and comes back), random, agent (the one given by --agent), an SB3 model's .zip
+    (which is unpickled: only load files that you trust), or module:name of your own. Waypoint, loop, search and
+    event walk by the environment's layout, which DoomRooms has; elsewhere say roam, random or your own."""
 
     agent: Path | None = None
     """Directory of a trained agent, for the policies agent and mix; on the command line also a bundled one's name.
@@ -120,6 +121,9 @@ class CollectConfig:
 
     random: float = 0.1
     """Share of the random policy in the mix."""
+
+    search: float = 0.0
+    """Share of the searching explorer in the mix, which knows the goal only when it sees it."""
 
     events: bool = False
     """A world in which things change (DoomRooms): items are taken, doors are opened."""
@@ -208,12 +212,14 @@ class CollectConfig:
         """Whether who acts needs an environment that knows its layout."""
         walkers = {name: share for name, share in self.mix.items() if name not in ("random", "roam", "agent")}
         walks_in_mix = self.policy == "mix" and any(share > 0 for share in walkers.values())
-        return walks_in_mix or self.policy in ("waypoint", "loop", "event")
+        return walks_in_mix or self.policy in ("waypoint", "loop", "search", "event")
 
     @property
     def mix(self) -> dict[str, float]:
         """Name to share of every policy in the mix."""
         mix = {"waypoint": self.waypoint, "loop": self.loop, "roam": self.roam, "random": self.random}
+        if self.search:
+            mix["search"] = self.search
         if self.events:
             mix["event"] = self.event
         return mix if self.agent is None else mix | {"agent": self.acting}
@@ -320,6 +326,8 @@ class _Explorers:
             return RandomPolicy()
         if name == "roam":
             return RoamingExplorer()
+        if name == "search":
+            return SearchingExplorer()
         if name == "event":
             return EventExplorer()
         if name == "agent":
@@ -329,7 +337,7 @@ class _Explorers:
         if ":" in name:
             return load_explorer(name)
         raise ConfigError(
-            "A policy is mix, waypoint, loop, roam, event, random, agent, an SB3 model's .zip, or module:name; "
+            "A policy is mix, waypoint, loop, roam, search, event, random, agent, an SB3 model's .zip, or module:name; "
             f"got {name!r}."
         )
 

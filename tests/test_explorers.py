@@ -24,6 +24,7 @@ from worldloop.envs.explorers import (
     load_explorer,
 )
 from worldloop.envs.roaming import RoamingExplorer
+from worldloop.envs.searching import SearchingExplorer
 from worldloop.envs.steering import FORWARD, OTHER_GAITS, WALKING, Gait, Steering, Walk, wrap
 from worldloop.errors import ConfigError
 from worldloop.world_models.actions import ActionSpec
@@ -87,6 +88,38 @@ def test_the_roaming_explorer_often_bumps_into_walls_and_never_pushes_for_long(k
     assert 0.15 < bumped / walked < 0.7
     again, *_ = _run(RoamingExplorer(pushes=4), 400, kind, 4)
     assert np.array_equal(again, poses)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_searching_explorer_turns_until_it_sees_the_goal_and_goes_there(kind: str) -> None:
+    def bearings(poses: np.ndarray, goal: tuple[float, float]) -> np.ndarray:
+        ways = np.arctan2(goal[1] - poses[:, 1], goal[0] - poses[:, 0])
+        return np.abs([wrap(way - yaw) for way, yaw in zip(ways, poses[:, 3], strict=True)])
+
+    goals = blind = 0
+    for map_seed in range(16):
+        poses, _, infos, env = _run(SearchingExplorer(heeds=1.0), 400, kind, map_seed)
+        met = [t for t, info in enumerate(infos) if info["success"]]
+        goals += bool(met)
+        if not met:
+            continue
+        # It begins by turning, never more than once round, with the goal out of view as long as it turns on.
+        turned = next(t for t, step in enumerate(np.diff(poses[:, :2], axis=0)) if np.linalg.norm(step) > 1)
+        assert turned <= round(2 * math.pi / TURN) + 1
+        seen = [
+            far <= math.radians(75) / 2 and len(env.layout.route(tuple(pose[:2]), env.layout.goal)) == 1
+            for far, pose in zip(bearings(poses, env.layout.goal), poses, strict=True)
+        ]
+        blind += not seen[0]
+        if any(seen[: turned + 1]):
+            first = seen.index(True)
+            assert not any(seen[:first])
+            # From there it is headed for the goal, which it reaches before it looks elsewhere.
+            way = math.dist(poses[first][:2], env.layout.goal)
+            assert met[0] - first <= way / STEP + math.pi / TURN + 8
+    assert goals >= 8 and blind >= 3
+    heedless = [any(i["success"] for i in _run(SearchingExplorer(heeds=0.0), 400, kind, m)[2]) for m in range(16)]
+    assert sum(heedless) <= goals / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

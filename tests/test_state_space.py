@@ -22,6 +22,7 @@ from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.actions import ActionSpec, motion_magnitudes
 from worldloop.world_models.config import WorldConfig, preset
+from worldloop.world_models.evidence import novelty_around
 from worldloop.world_models.perception.state_encoder import StateConfig, Surroundings, around, normed, state_grid
 from worldloop.world_models.pose import motion_between, move
 from worldloop.world_models.prediction.ways import BREADTH, WAYS_OUT, either_way
@@ -462,26 +463,59 @@ def test_who_was_stopped_is_stopped_again_by_the_same_step_as_often_as_recorded(
 def test_a_state_tells_how_far_the_last_step_went_off_what_was_asked(imagination: str) -> None:
     world = made(imagination)
     begun, nothing = after(world, worlds=3), torch.zeros(3, 5)
-    assert world.state_size == world.encode_state(begun).shape[1] == NUMBERS + 5
-    assert torch.allclose(world.encode_state(begun)[:, NUMBERS:], nothing, atol=1e-5)
+    assert world.state_size == world.encode_state(begun).shape[1] == NUMBERS + 21
+    assert torch.allclose(world.encode_state(begun)[:, NUMBERS:][:, :5], nothing, atol=1e-5)
     # The first is stopped by a wall, the second goes as far as it should, the third turns too far and is pushed aside.
     came = torch.stack([
         begun.pose[0],
         move(begun.pose[1:2], torch.tensor([[25.0, 0, 0, 0, 0]], dtype=torch.float64))[0],
         move(begun.pose[2:3], torch.tensor([[0, 5.0, 0, 0.6, 0]], dtype=torch.float64))[0],
     ])  # fmt: skip
-    told = torch.tensor([[-1.0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 5 / 25, 0, 0.2 / 0.4, 0]])
+    told = 10 * torch.tensor([[-1.0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 5 / 25, 0, 0.2 / 0.4, 0]])
     frames = np.zeros((3, 1, *SIZE, 3), np.uint8)
     seen = world.observe(begun, frames, np.array([[1], [1], [2]]), came[:, None])
-    assert torch.allclose(world.encode_state(seen)[:, NUMBERS:], told, atol=1e-5)
+    assert torch.allclose(world.encode_state(seen)[:, NUMBERS:][:, :5], told, atol=1e-5)
     # In imagination too, where a head corrects what is asked for.
     head = world.pose_head if imagination == "video" else world.state_space.head  # type: ignore[union-attr]
     last = [m for m in head.modules() if isinstance(m, torch.nn.Linear) and m.out_features == WAYS_OUT][-1]
     torch.nn.init.normal_(last.bias, std=0.3)
     imagined, step = world.imagine(begun, [1, 1, 1])
     made_of = motion_between(begun.pose, step.pose).float() - torch.tensor([25.0, 0, 0, 0, 0])
-    off = world.encode_state(imagined)[:, NUMBERS:]
-    assert torch.allclose(off, made_of / torch.tensor([25.0, 25, 25, 0.4, 0.4]), atol=1e-4) and bool(off.any())
+    off = world.encode_state(imagined)[:, NUMBERS:][:, :5]
+    assert torch.allclose(off, 10 * made_of / torch.tensor([25.0, 25, 25, 0.4, 0.4]), atol=1e-3) and bool(off.any())
+
+
+def test_a_state_tells_how_new_what_one_could_see_would_be() -> None:
+    world = made()
+    state, known = after(world, 9, worlds=2), [walk(9, seed)[2] for seed in range(2)]
+
+    def view(yaw: float) -> np.ndarray:
+        return np.array([math.cos(yaw), math.sin(yaw)])
+
+    def expected(poses: np.ndarray, now: np.ndarray) -> list[float]:
+        yaws = now[3] + np.arange(8) * math.pi / 4
+        views = [(now[:2] + far * view(yaw), yaw) for far in (0.0, 2 * 25.0) for yaw in yaws]
+        apart = [
+            [math.hypot(math.dist(at, p[:2]) / 80, math.acos(np.clip(view(yaw) @ view(p[3]), -1, 1)) / (math.pi / 4))
+             for p in poses]
+            for at, yaw in views
+        ]  # fmt: skip
+        return [5 * min(1.0, *row) for row in apart]
+
+    def told(state: WorldState) -> Tensor:
+        return world.encode_state(state)[:, -16:]
+
+    truth = torch.tensor([expected(poses, poses[-1]) for poses in known])
+    assert torch.allclose(told(state), truth, atol=1e-3) and bool((truth == 5).any()) and bool((truth == 0).any())
+    # What is imagined is remembered: after turning once round nothing is new on the spot, and something beside it.
+    for _ in range(16):
+        state, _ = world.imagine(state, [2, 2], pose=move(state.pose, torch.tensor([[0, 0, 0, 0.4, 0.0]]).double()))
+    assert float(told(state)[:, :8].max()) < 5 * 0.2 / (math.pi / 4) + 1e-3 < float(told(state)[:, 8:].max())
+    # Nothing is known without a memory; and no gradient comes through poses.
+    without = WorldModel(world.config.with_overrides(retrieval="none")).eval()
+    assert bool((without.encode_state(after(without))[:, -16:] == 5).all())
+    bent = replace(state, pose=state.pose.clone().requires_grad_())
+    assert not novelty_around(bent, 25.0).requires_grad
 
 
 def test_states_go_from_one_way_of_imagining_to_the_other() -> None:
@@ -528,7 +562,7 @@ def test_environments_step_in_state_space_and_observe_states() -> None:
     starts = Contexts(frames[None], actions[None], poses[None], np.zeros(1, np.int64), SPEC, "train")
     alone = ImaginedEnv(world, starts, observation=("state", "frame"), max_episode_steps=5)
     seen, _ = alone.reset(seed=3)
-    assert seen["state"].shape == (NUMBERS + 5,) and alone.observation_space.contains(seen)
+    assert seen["state"].shape == (NUMBERS + 21,) and alone.observation_space.contains(seen)
     envs = ImaginedVectorEnv(world, 2, starts, observation="state", max_episode_steps=3)
     envs.reset(seed=[3, 4])
     for t in range(8):

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .memory.retrieval import Nearest
-from .pose import pose_distance
+from .perception.state_encoder import around
+from .pose import POSE_DIM, move, pose_distance
 from .state import WorldState
 from .world import ImaginedStep
 
@@ -16,6 +17,8 @@ _FAR = 10.0
 """Greatest distance told apart from having seen nothing, in the units of `distance_to_seen`."""
 CLUES = 11
 """Numbers that `evidence` gives."""
+HEADINGS, STROLL = 8, 2
+"""Where `novelty_around` looks: so many ways, from here and from so many steps on."""
 
 
 def distance_to_seen(state: WorldState, pose: Tensor) -> Tensor:
@@ -42,6 +45,29 @@ def novelty(before: WorldState, pose: Tensor) -> Tensor:
     """
     poses, _, _, exist = _places(before)
     return _nearest(pose, poses, exist).clamp(max=1)
+
+
+def novelty_around(state: WorldState, step_length: float) -> Tensor:
+    """How new (B, 2 · `HEADINGS`) float32 what B worlds could see about them is, see `novelty`: first by turning on the
+    spot to each of `HEADINGS` ways, ahead, then on to the left; then by going `STROLL` steps each of these ways.
+
+    All is new to worlds without a long-term memory. No gradients flow.
+
+    Args:
+        state: B worlds.
+        step_length: of the world's actions, in world units.
+    """
+    if state.memory is None:
+        return torch.ones(state.batch_size, 2 * HEADINGS, device=state.device)
+    poses, _, _, exist = _places(state)
+    here = around(state.pose.detach(), HEADINGS)
+    onward = here.new_zeros(POSE_DIM)
+    onward[0] = STROLL * step_length
+    views = torch.cat([here, move(here, onward.expand_as(here))], 1)
+    n = views.shape[1]
+    found = _nearest(views.flatten(0, 1), poses.repeat_interleave(n, 0), exist.repeat_interleave(n, 0))
+    around_them: Tensor = found.clamp(max=1).unflatten(0, (-1, n))
+    return around_them
 
 
 def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_angle: float) -> Tensor:

@@ -14,6 +14,8 @@ from .state import WorldState
 
 CARRIED = "state"
 """Name under which a `WorldState` carries the vectors, where the world imagines in state space."""
+DEVIATION_SCALE, NOVELTY_SCALE = 10.0, 5.0
+"""Weights in state vectors of what poses tell, beside what a step changes of what is seen: 14 of 768 numbers."""
 
 
 class StateSpace(nn.Module):

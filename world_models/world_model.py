@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .actions import key_class, motion_magnitudes
 from .config import WorldConfig
-from .evidence import CLUES, evidence
+from .evidence import CLUES, HEADINGS, evidence, novelty_around
 from .memory.bank import Arena
 from .memory.kv_cache import KeyValueCache
 from .memory.recall import Recalled, recall
@@ -30,12 +30,14 @@ from .prediction.heads import ErrorHead, OutcomeHead, PoseHead
 from .prediction.next_state import NextState
 from .prediction.ways import once_more
 from .state import WorldState
-from .state_space import CARRIED, StateSpace
+from .state_space import CARRIED, DEVIATION_SCALE, NOVELTY_SCALE, StateSpace
 from .world import ImaginedStep
 
 SCALE = 8.0
 """Steps that make one unit of length inside the video model."""
 _ENCODED_AT_ONCE = 256
+_BY_POSES = POSE_DIM + 2 * HEADINGS
+"""Numbers of a state vector that poses tell."""
 _WAY = 5
 """Stream of the draw between the two ways that a step may go."""
 
@@ -105,7 +107,7 @@ class WorldModel(nn.Module):
     @property
     def state_size(self) -> int:
         """D, numbers in a state vector; 0 where the world has no state space."""
-        return 0 if self.state_space is None else self.state_space.size + POSE_DIM
+        return 0 if self.state_space is None else self.state_space.size + _BY_POSES
 
     @property
     def device(self) -> torch.device:
@@ -250,21 +252,23 @@ class WorldModel(nn.Module):
         return replace(after, carried=carried), step
 
     def encode_state(self, state: WorldState) -> Tensor:
-        """The state vectors (B, D) of B worlds: what they see, what they remember of their surroundings, and, as the
-        last 5 numbers, how far the last step went off what was asked for, in steps and turns.
+        """The state vectors (B, D) of B worlds: what they see and remember of their surroundings (D - 21 numbers), how
+        far the last step went off what was asked for (5; 10 for a step or a turn), and how new what they could see
+        about them would be (16; 0 for what memory knows, 5 for what it does not, see `novelty_around`).
 
         In state space the first are the imagined ones. Elsewhere they are made of the recent frames and of memory, and
-        gradients reach the latents. The last are known exactly from poses: that one has been stopped by a wall is hard
-        to tell from pictures.
+        gradients reach the latents. The others are known exactly from poses: that one has been stopped by a wall, and
+        where one has looked already, is hard to tell from pictures.
 
         Raises:
             ConfigError: the world has no state space.
         """
         off = state.deviation / self._unit(state.deviation)
-        return torch.cat([self._summary(state), off.to(torch.float32)], 1)
+        new = novelty_around(state, self.actions.step_length)
+        return torch.cat([self._summary(state), DEVIATION_SCALE * off.to(torch.float32), NOVELTY_SCALE * new], 1)
 
     def _summary(self, state: WorldState) -> Tensor:
-        """What is seen and remembered (B, D - 5), as the state space steps on from it."""
+        """What is seen and remembered (B, D - 21), as the state space steps on from it."""
         if self._in_state_space and CARRIED in state.carried:
             imagined: Tensor = state.carried[CARRIED]
             return imagined
@@ -289,7 +293,7 @@ class WorldModel(nn.Module):
         """One step in state space, differentiable.
 
         Args:
-            vectors: (B, D - 5), as `StateSpace.encode` makes them.
+            vectors: (B, D - 21), as `StateSpace.encode` makes them.
             left: (B, 5) canonical poses that the step begins at.
             motion: (B, 5) made, in world units and radians.
             deviation: (B, 5) how far that is off what was asked for.
