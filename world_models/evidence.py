@@ -64,10 +64,8 @@ def novelty_around(state: WorldState, step_length: float) -> Tensor:
     onward = here.new_zeros(POSE_DIM)
     onward[0] = STROLL * step_length
     views = torch.cat([here, move(here, onward.expand_as(here))], 1)
-    n = views.shape[1]
-    found = _nearest(views.flatten(0, 1), poses.repeat_interleave(n, 0), exist.repeat_interleave(n, 0))
-    around_them: Tensor = found.clamp(max=1).unflatten(0, (-1, n))
-    return around_them
+    distance = (-_NEAREST.score(views, poses.unsqueeze(2))).sqrt().masked_fill(~exist.unsqueeze(2), torch.inf)
+    return F.pad(distance, (0, 0, 0, 1), value=1.0).amin(1).clamp(max=1).to(torch.float32)
 
 
 def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_angle: float) -> Tensor:

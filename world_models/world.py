@@ -84,7 +84,8 @@ class World(Protocol):
         """``state`` as this world carries it on; refuses, with a ValueError, one that is not this world's."""
 
     def encode_state(self, state: WorldState) -> Tensor:
-        """State vectors (B, D): what B worlds see and remember of their surroundings, and how their last step went."""
+        """State vectors (B, D): what B worlds see and remember of their surroundings, how their last step went, and how
+        new to them what they could see next would be."""
 
     def encode(self, frames: Any) -> Tensor:
         """Latents (B, C, h, w) of frames (B, H, W, 3) uint8."""

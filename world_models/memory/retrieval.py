@@ -237,7 +237,7 @@ class Nearest:
         return [Probe(self.embed(pose), 0.0)]
 
     def score(self, pose: Tensor, poses: Tensor) -> Tensor:
-        """Score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5)."""
+        """Score (B, N) of ``poses`` (B, N, 5) for queries ``pose`` (B, 5); (B, N, Q) of (B, N, 1, 5) for (B, Q, 5)."""
         distance, angle = pose_distance(poses, pose.unsqueeze(1))
         return -((distance / self.length).square() + (angle / self.angle).square())
 
