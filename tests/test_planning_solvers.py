@@ -137,9 +137,13 @@ def test_planning_for_many_worlds_equals_planning_for_each_alone(solver, spec):
     for i in range(3):
         alone = planner.plan(world, state[i], GoalPose(goals[i]))
         alone_again = planner.plan(world, state[i], GoalPose(goals[i]), alone)
-        for name in PLAN_FIELDS:
-            assert torch.equal(getattr(together, name)[i : i + 1], getattr(alone, name))
-            assert torch.equal(getattr(again, name)[i : i + 1], getattr(alone_again, name))
+        for many, one in ((together, alone), (again, alone_again)):
+            # Up to rounding: on some processors (Intel, AVX-512) a product of few rows adds up in another order than
+            # one of many. Where that tells a plan from its double, other runners-up are kept.
+            same = torch.equal(many.costs_per_iteration[i : i + 1], one.costs_per_iteration)
+            for name in PLAN_FIELDS:
+                if same or not name.startswith("elite"):
+                    torch.testing.assert_close(getattr(many, name)[i : i + 1], getattr(one, name), atol=1e-6, rtol=1e-6)
 
 
 def test_seeds_decide_the_plan():
