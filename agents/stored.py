@@ -65,7 +65,10 @@ class StoredAgent:
                 raise ConfigError(f"The agent in {self.path} was trained in a world without a directory: give world=.")
             world = load_world(name if name in bundled_worlds() else (self.path / name).resolve(), device)
         if perception(world) != self.description["perception"]:
-            raise ConfigError("This world perceives otherwise than the one this agent was trained in: give that one.")
+            raise ConfigError(
+                "This world perceives otherwise than the one this agent was trained in: give that one; or, if the "
+                "agent is of an earlier worldloop, whose state vectors were others, train it again."
+            )
         return world
 
 

@@ -2,12 +2,11 @@
 
 In any order, with forks elsewhere and pictures drawn in between: bit by bit the same. In batches of another size the
 same up to rounding; on an AMD EPYC bit by bit where both have four or more, on an Intel Xeon with AVX-512 not. Op by op
-on the first (processor, float32, one thread), rows of one world among 64 against
-the same rows alone: all that works on tokens is exact (projections, MLP, norms, both attentions). What has one row or
-one small picture per world is not: matrix products of fewer than four rows add up in another order than larger ones
-(up to 6e-6), and so do convolutions of a single picture on the 6x8 latent grid (up to 2e-5). Memory keeps latents in
-half precision, where now and then such a difference turns a rounding: with a float32 memory, later steps of two worlds
-of three differed ten times less.
+on the first (processor, float32, one thread), rows of one world among 64 against the same rows alone: all that works on
+tokens is exact (projections, MLP, norms, both attentions). What has one row or one small picture per world is not:
+matrix products of fewer than four rows add up in another order than larger ones (up to 6e-6), and so do convolutions of
+a single picture on the 6x8 latent grid (up to 2e-5). Memory keeps latents in half precision, where now and then such a
+difference turns a rounding: with a float32 memory, later steps of two worlds of three differed ten times less.
 """
 
 from __future__ import annotations

@@ -63,9 +63,8 @@ def novelty_around(state: WorldState, step_length: float) -> Tensor:
     here = around(state.pose.detach(), HEADINGS)
     onward = here.new_zeros(POSE_DIM)
     onward[0] = STROLL * step_length
-    views = torch.cat([here, move(here, onward.expand_as(here))], 1)
-    distance = (-_NEAREST.score(views, poses.unsqueeze(2))).sqrt().masked_fill(~exist.unsqueeze(2), torch.inf)
-    return F.pad(distance, (0, 0, 0, 1), value=1.0).amin(1).clamp(max=1).to(torch.float32)
+    views = torch.cat([here, move(here, onward)], 1)
+    return _nearest_to_each(views, poses, exist).clamp(max=1)
 
 
 def evidence(before: WorldState, step: ImaginedStep, step_length: float, step_angle: float) -> Tensor:
@@ -127,8 +126,13 @@ def _remembered(before: WorldState, step: ImaginedStep) -> list[Tensor]:
 def _nearest(pose: Tensor, poses: Tensor, there: Tensor) -> Tensor:
     """Distance (B,) float32 from ``pose`` (B, 5) to the nearest of ``poses`` (B, N, 5) that is there, infinite if
     none is."""
-    distance = (-_NEAREST.score(pose, poses)).sqrt().masked_fill(~there, torch.inf)
-    return F.pad(distance, (0, 1), value=torch.inf).amin(1).to(torch.float32)
+    return _nearest_to_each(pose.unsqueeze(1), poses, there).squeeze(1)
+
+
+def _nearest_to_each(views: Tensor, poses: Tensor, there: Tensor) -> Tensor:
+    """`_nearest` (B, Q) of each of ``views`` (B, Q, 5)."""
+    distance = (-_NEAREST.score(views, poses.unsqueeze(2))).sqrt().masked_fill(~there.unsqueeze(2), torch.inf)
+    return F.pad(distance, (0, 0, 0, 1), value=torch.inf).amin(1).to(torch.float32)
 
 
 def _near(distance: Tensor) -> Tensor:
