@@ -1,16 +1,24 @@
-"""Behaviour cloning: a policy that does what was done in the recorded data. A baseline that imagines nothing."""
+"""Behaviour cloning: a policy that does what was done in the recorded data.
+
+By itself a baseline that imagines nothing (`clone_behaviour`); also where agents of imagination can begin (`imitate`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.random import Philox
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..files import write_json
 from ..rollouts.cache import TrainingCache
+from ..rollouts.windows import WindowIndex
 from ..world_models.training.chance import Chance
 from ..world_models.training.config import StageConfig
 from ..world_models.training.fit import fit
@@ -18,73 +26,162 @@ from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
 from .imagined_batch import check_states
+from .sb3_heads import Sb3Heads
 from .stored import perception
 from .training import Watch
 
 _OBSERVED_AT_ONCE = 32
 
 
-@torch.no_grad()
-def recorded_choices(world: World, cache: TrainingCache, n: int, context: int, seed: int) -> tuple[Tensor, Tensor]:
-    """What was seen and what was done then, at so many moments of the data: state vectors (n, D), actions (n, ...).
+@dataclass(frozen=True)
+class Choices:
+    """What was seen, what was done then, and what came of it, at N moments of recorded experience.
 
-    Args:
-        world: perceives.
-        cache: recorded experience.
-        n: moments.
-        context: frames observed before each choice, the one it was made at included.
-        seed: of their choice.
-
-    Raises:
-        DataError: no episode is longer than ``context`` frames.
+    Attributes:
+        vectors: (N, D) float32 state vectors.
+        actions: (N, ...) in the world's own action space.
+        returns: (N,) float32, discounted reward from there to the episode's end; nothing is added where it was cut off.
+            None where nobody asked.
     """
-    starts = cache.window_indices(0, n, context + 1, seed)
-    vectors, actions = [], []
-    for begin in range(0, n, _OBSERVED_AT_ONCE):
-        windows = cache.read_windows(starts[begin : begin + _OBSERVED_AT_ONCE], context + 1)
-        frames, poses, done = (torch.from_numpy(x) for x in (windows.frames, windows.poses, windows.actions))
-        state = world.observe(world.start(len(frames)), frames[:, :-1], done[:, :-1], poses[:, :-1])
-        vectors.append(world.encode_state(state))
+
+    vectors: Tensor
+    actions: Tensor
+    returns: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Where choices are drawn from.
+
+    They come in walks of up to ``context`` frames that begin anywhere in an episode, and are made after each of these
+    frames, so that a memory is as full as it is on the way.
+
+    Attributes:
+        cache: recorded experience.
+        samples: N, choices drawn.
+        context: frames of a walk at most.
+        shortest: frames that are seen before the first choice of a walk; default: ``context``, so that each has one.
+        beginnings: share of the walks that begin where their episode does.
+        rewarded: only episodes in which more was earned than lost (Chen et al. 2021, "%BC").
+    """
+
+    cache: TrainingCache
+    samples: int = 4096
+    context: int = 32
+    shortest: int | None = None
+    beginnings: float = 0.0
+    rewarded: bool = False
+
+    def to_json(self) -> list[Any]:
+        """What the choices depend on, beside a seed."""
+        return [self.cache.fingerprint, self.samples, self.context, self.shortest, self.beginnings, self.rewarded]
+
+    def walks(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """First frame, number of frames with a choice after the last, and end of the episode, each (W,), of walks.
+
+        Raises:
+            DataError: no episode is longer than ``shortest`` frames, or nothing was ever earned.
+        """
+        cache, shortest = self.cache, self.shortest or self.context
+        first, lengths = cache.episode_start, cache.episode_lengths
+        if self.rewarded:
+            earned = np.add.reduceat(cache.rewards, first) > 0
+            if not earned.any():
+                raise DataError(f"In no episode of {cache.path} was more earned than lost; there is none to imitate.")
+            first, lengths = first[earned], lengths[earned]
+        # At most so many walks are needed.
+        among = WindowIndex(lengths, shortest + 1).draw(0, self.samples, seed)
+        episode = np.searchsorted(np.cumsum(lengths), among, side="right")
+        offset = among - (np.cumsum(lengths) - lengths)[episode]
+        begins = Philox(key=seed, counter=[0, 0, 1, 0]).random_raw(self.samples) >> np.uint64(11)
+        offset[begins * 2.0**-53 < self.beginnings] = 0
+        start, end = first[episode] + offset, (first + lengths)[episode]
+        seen = np.minimum(end - 1 - start, self.context)
+        needed = int(np.searchsorted(np.cumsum(seen - shortest + 1), self.samples)) + 1
+        return start[:needed], seen[:needed], end[:needed]
+
+    @torch.no_grad()
+    def choices(self, world: World, seed: int, discount: float | None = None) -> Choices:
+        """Draw them, perceived by ``world``; the same for the same seed.
+
+        Args:
+            world: perceives.
+            seed: of the draw.
+            discount: of the returns, per step; default: none are told.
+
+        Raises:
+            DataError: no episode is longer than ``shortest`` frames, or nothing was ever earned.
+        """
+        shortest = self.shortest or self.context
+        start, seen, end = self.walks(seed)
+        order = np.argsort(-seen, kind="stable")
+        vectors, chosen_at, ends = [], [], []
+        for rows in np.array_split(order, -(-len(order) // _OBSERVED_AT_ONCE)):
+            length = int(seen[rows].max())
+            # Past its end a shorter walk stands still; nothing is chosen there.
+            reach = np.minimum(np.arange(length), seen[rows, None] - 1)
+            at = start[rows, None] + reach
+            frames, poses, done = (
+                torch.from_numpy(np.asarray(a[at])) for a in (self.cache.frames, self.cache.poses, self.cache.actions)
+            )
+            state = world.start(len(rows))
+            for j in range(length):
+                state = world.observe(state, frames[:, j : j + 1], done[:, j : j + 1], poses[:, j : j + 1])
+                if j + 1 < shortest:
+                    continue
+                lives = np.flatnonzero(seen[rows] > j)
+                vectors.append(world.encode_state(state)[torch.from_numpy(lives).to(world.device)])
+                chosen_at.append(start[rows[lives]] + j)
+                ends.append(end[rows[lives]])
+        n, at, last = self.samples, np.concatenate(chosen_at), np.concatenate(ends)
         # The action that led to the next frame was chosen at this one.
-        actions.append(done[:, -1].to(world.device))
-    return torch.cat(vectors), torch.cat(actions)
+        actions = torch.from_numpy(np.asarray(self.cache.actions[at[:n] + 1])).to(world.device)
+        if discount is None:
+            return Choices(torch.cat(vectors)[:n], actions)
+        paid = [self._return(int(i) + 1, int(e), discount) for i, e in zip(at[:n], last[:n], strict=True)]
+        return Choices(torch.cat(vectors)[:n], actions, torch.tensor(paid, dtype=torch.float32, device=world.device))
+
+    def _return(self, begin: int, end: int, discount: float) -> float:
+        return float(self.cache.rewards[begin:end] @ discount ** np.arange(end - begin))
 
 
 class CloningStage:
-    """The policy learns the likelihood of recorded actions; nothing else is trained.
+    """The policy learns the likelihood of actions and the critic what came of them, where that is known.
 
     Args:
-        agent: whose policy learns.
-        vectors, actions: (N, D) and (N, ...), see `recorded_choices`.
+        heads: that learn; where no returns are known, the policy alone.
+        choices: to learn from.
         training: steps and batch size.
         seed: of the batches.
     """
 
     name = "cloning"
 
-    def __init__(
-        self, agent: ActorCritic, vectors: Tensor, actions: Tensor, training: StageConfig, seed: int
-    ) -> None:
-        self.module: nn.Module = agent
-        self._agent, self._vectors, self._actions = agent, vectors, actions
+    def __init__(self, heads: ActorCritic | Sb3Heads, choices: Choices, training: StageConfig, seed: int) -> None:
+        # Policy and critic of Stable-Baselines3 are one network.
+        self.module: nn.Module = heads.policy.net if isinstance(heads, Sb3Heads) else heads
+        self._heads, self._choices = heads, choices
         self._training, self._seed = training, seed
 
     def loss(self, step: int) -> dict[str, Tensor]:
-        """Surprise at one batch of recorded actions."""
-        chance = Chance.of(self._seed, step, self._training.batch_size, self._vectors.device)
-        rows = (chance.even(1, 1)[:, 0] * len(self._vectors)).long().clamp(max=len(self._vectors) - 1)
-        return {"cloning": -self._agent.policy.log_prob(self._vectors[rows], self._actions[rows]).mean()}
+        """Surprise at one batch of actions; squared error of what they are expected to earn."""
+        given = self._choices
+        chance = Chance.of(self._seed, step, self._training.batch_size, given.vectors.device)
+        rows = (chance.even(1, 1)[:, 0] * len(given.vectors)).long().clamp(max=len(given.vectors) - 1)
+        vectors = given.vectors[rows]
+        losses = {"cloning": -self._heads.policy.log_prob(vectors, given.actions[rows]).mean()}
+        if given.returns is not None:
+            losses["critic"] = (self._heads.critic.value(vectors) - given.returns[rows]).square().mean()
+        return losses
 
 
 def clone_behaviour(
     world: World,
-    cache: TrainingCache,
+    recorded: Recorded,
     out: Path,
     config: ActorCriticConfig,
     training: StageConfig,
     *,
-    samples: int = 4096,
-    context: int = 32,
     seed: int = 0,
     checkpoint_every: int = 250,
     stop_after: int | None = None,
@@ -95,12 +192,10 @@ def clone_behaviour(
 
     Args:
         world: perceives.
-        cache: recorded experience.
+        recorded: experience.
         out: directory of the run.
         config: sizes of the heads.
         training: steps, batch size, learning rate.
-        samples: moments of the data to learn from.
-        context: frames observed before each.
         seed: of everything random.
         checkpoint_every: steps between checkpoints.
         stop_after: end after this step, as an interruption would.
@@ -109,16 +204,15 @@ def clone_behaviour(
 
     Raises:
         ConfigError: a world without a state space, or data of other actions or frames.
-        DataError: no episode is longer than ``context`` frames.
+        DataError: no episode is longer than ``recorded.shortest`` frames, or nothing was ever earned.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
     check_states(world)
-    if cache.action_spec != world.actions or cache.frame_size != tuple(world.frame_size):
-        raise ConfigError("The recorded experience has other actions or frames than this world.")
+    check_recorded(world, recorded)
     torch.manual_seed(seed)
     heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
-    stage = CloningStage(heads, *recorded_choices(world, cache, samples, context, seed), training, seed)
-    key = f"{training.fingerprint()}-{cache.fingerprint}-{perception(world)}-{samples}-{context}-{seed}"
+    stage = CloningStage(heads, recorded.choices(world, seed), training, seed)
+    key = f"{training.fingerprint()}-{perception(world)}-{seed}-{recorded.to_json()}"
     write_json(out / "run.json", {"fingerprint": key})
     average, finished = fit(
         stage, training, out / "cloning.safetensors", key, precision="float32",
@@ -130,3 +224,52 @@ def clone_behaviour(
     agent = Agent(world, heads, seed)
     agent.save(out / "agent", {"method": "cloning", "seed": seed, **(about or {})})
     return agent
+
+
+def imitate(
+    heads: Sb3Heads,
+    world: World,
+    recorded: Recorded,
+    training: StageConfig,
+    checkpoint: Path,
+    fingerprint: str,
+    *,
+    discount: float,
+    seed: int = 0,
+    checkpoint_every: int = 250,
+    watch: Watch = lambda progress, watched: None,
+) -> None:
+    """Bring heads that have learned nothing yet to what was done in the data, their critic to what came of it.
+
+    Args:
+        heads: of PPO or A2C, changed in place.
+        world: perceives.
+        recorded: experience.
+        training: steps, batch size, learning rate.
+        checkpoint: file to go on from after an interruption, and to write.
+        fingerprint: of the run.
+        discount: of the critic, per step.
+        seed: of everything random.
+        checkpoint_every: steps between checkpoints.
+        watch: called after every step.
+
+    Raises:
+        DataError, Diverged: as `clone_behaviour`.
+    """
+    stage = CloningStage(heads, recorded.choices(world, seed, discount), training, seed)
+    average, _ = fit(
+        stage, training, checkpoint, fingerprint, precision="float32", checkpoint_every=checkpoint_every,
+        after_step=lambda progress: watch(progress, {}),
+    )  # fmt: skip
+    heads.policy.net.load_state_dict(average, strict=False)
+
+
+def check_recorded(world: World, recorded: Recorded) -> None:
+    """Refuse experience of another kind of world.
+
+    Raises:
+        ConfigError: its actions or frames are others.
+    """
+    cache = recorded.cache
+    if cache.action_spec != world.actions or cache.frame_size != tuple(world.frame_size):
+        raise ConfigError("The recorded experience has other actions or frames than this world.")

@@ -23,7 +23,7 @@ from ..world_models.training.fit import Progress, fit
 from ..world_models.world import World
 from .actor_critic import ActorCritic
 from .agent import Agent
-from .cloning import CloningStage
+from .cloning import Choices, CloningStage
 from .imagined_batch import ObservedStarts
 from .planning import PlanSearch, objective_of
 from .training import Watch, claim
@@ -141,8 +141,8 @@ def distil_plans(
     for number in range(len(lives)):
         groups.append(_kept(lives, number, out / "plans" / f"{number:06d}.safetensors", planned))
         watch(Progress("plans", number + 1, len(lives), {}, {}), {})
-    vectors, actions = (torch.cat(each) for each in zip(*groups, strict=True))
-    stage = DistillingStage(heads.to(world.device), vectors.to(world.device), actions.to(world.device), training, seed)
+    vectors, actions = (torch.cat(each).to(world.device) for each in zip(*groups, strict=True))
+    stage = DistillingStage(heads.to(world.device), Choices(vectors, actions), training, seed)
     average, finished = fit(
         stage, training, out / "distilling.safetensors", key, precision="float32",
         checkpoint_every=checkpoint_every, stop_at=stop_after, after_step=lambda progress: watch(progress, {}),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..envs.collecting import CollectProgress, collect
 from ..envs.contexts import add_contexts
-from ..rollouts.store import DatasetWriter, RolloutDataset, open_dataset
+from ..rollouts.gathering import gather
+from ..rollouts.store import open_dataset
 from ..world_models.training.fit import Progress as Step
 from ..world_models.training.train import train
 from .dyna_config import DynaConfig
@@ -118,7 +119,8 @@ class _Round:
             tick()
 
         recorded = collect(self._config.recording(self._number, self._agent), watch)
-        gather(recorded, self._config.data, self._config.maps_after(self._number), {"dyna": str(self._config.seed)})
+        grown, recipe = self._config.maps_after(self._number), {"dyna": str(self._config.seed)}
+        gather([recorded], self._config.data, grown, recipe)
         met: Counter[str] = Counter()
         solved: Counter[str] = Counter()
         for episode in recorded.episodes():
@@ -185,25 +187,3 @@ class _Round:
 
     def _say(self, stage: str, done: int, total: int, note: str) -> None:
         self._tell(f"round {self._number}, {stage}", done, total, note)
-
-
-def gather(recorded: RolloutDataset, into: Path, maps: int, recipe: dict[str, Any]) -> RolloutDataset:
-    """Add a recording to a data set that grows; what is there already stays as it is.
-
-    Args:
-        recorded: episodes of maps that the other has not, or has from here.
-        into: directory of the data set, made if missing.
-        maps: that it holds afterwards.
-        recipe: what it says of itself.
-
-    Raises:
-        DataError: it is of another environment or recipe, or holds more maps.
-    """
-    writer = DatasetWriter.create(into, replace(recorded.info, recipe=recipe, maps=maps))
-    numbers: dict[Path, list[int]] = {}
-    for i in range(len(recorded)):
-        numbers.setdefault(recorded.file_of(i), []).append(i)
-    for path, episodes in numbers.items():
-        if not writer.frames_in(path.stem):
-            writer.write(path.stem, [recorded.episode(i) for i in episodes])
-    return open_dataset(into)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -24,16 +25,18 @@ from ..envs.contexts import Contexts
 from ..envs.explorers import action_spec
 from ..envs.sb3 import ImaginedVecEnv
 from ..errors import ConfigError
+from ..world_models.training.config import StageConfig
 from ..world_models.world import World
 from .agent import Agent
+from .cloning import Recorded, check_recorded, imitate
 from .frame_stack import FrameStack
 from .imagined_batch import check_states
 from .real_evaluation import RealEvaluation
 from .sb3_config import EXPLORES, Algorithm, Sb3Config
-from .sb3_heads import ALGORITHMS, Sb3Shape, check_actions, heads_of
+from .sb3_heads import ALGORITHMS, Sb3Heads, Sb3Shape, check_actions, heads_of
 from .sb3_learning import Learning, learn
 from .stored import perception
-from .training import Watch, claim
+from .training import Watch, agent_training, claim
 from .trials import MakeEnv, RealTrials
 
 _LEAST_SIDE = 36
@@ -50,6 +53,8 @@ def train_with_sb3(
     config: Sb3Config | None = None,
     *,
     curiosity: float = 0.0,
+    imitated: Recorded | None = None,
+    imitating: StageConfig | None = None,
     trials: RealTrials | None = None,
     seed: int = 0,
     stop_after: int | None = None,
@@ -72,6 +77,9 @@ def train_with_sb3(
         time_limit: imagined steps after which an episode is truncated.
         config: how it learns.
         curiosity: reward of imagined steps that show what memory has not, see `ImaginedVecEnv`.
+        imitated: what was done in these recordings, and what came of it, is where policy and critic begin, see
+            `imitate`; default: they know nothing.
+        imitating: steps, batch size, learning rate of that.
         trials: in the real world, at so many imagined steps; none by default.
         seed: of everything random.
         stop_after: end after this step, as an interruption would.
@@ -82,8 +90,9 @@ def train_with_sb3(
         The agent, or None where ``stop_after`` ended the run before that.
 
     Raises:
-        ConfigError: an algorithm that does not fit the actions, a world without a state space, starts of another world,
-            or ``out`` holds another run.
+        ConfigError: an algorithm that does not fit the actions or cannot imitate, a world without a state space, starts
+            or recordings of another world, or ``out`` holds another run.
+        DataError: there is nothing to imitate.
         Diverged: something became NaN; the last checkpoint is kept.
     """
     config = config or Sb3Config()
@@ -92,6 +101,12 @@ def train_with_sb3(
     shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
     told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"
+    imitating = imitating or agent_training()
+    if imitated is not None:
+        if algorithm == "DQN":
+            raise ConfigError("DQN has no policy that could imitate: choose PPO or A2C.")
+        check_recorded(world, imitated)
+        told += f" {imitated.to_json()} {imitating.fingerprint()}"
     digest = hashlib.sha256(told.encode())
     for array in contexts.experience():
         digest.update(array.tobytes())
@@ -99,7 +114,15 @@ def train_with_sb3(
                         config.checkpoint_every, stop_after, watch)  # fmt: skip
     with closing(VecMonitor(imagined)) as envs:
         model = _model(shape, envs, config, steps, seed, str(world.device))
-        return _train(model, world, config, learning, trials, seed, about, "imagined")
+
+        def begin(heads: Sb3Heads) -> None:
+            if imitated is not None:
+                imitate(
+                    heads, world, imitated, imitating, out / "cloning.safetensors", learning.fingerprint,
+                    discount=config.discount, seed=seed, watch=watch,
+                )  # fmt: skip
+
+        return _train(model, world, config, learning, trials, seed, about, "imagined", begin)
 
 
 def train_in_reality(
@@ -180,9 +203,13 @@ def _train(
     seed: int,
     about: dict[str, Any] | None,
     steps_are: str,
+    begin: Callable[[Sb3Heads], None] = lambda heads: None,
 ) -> Agent | None:
     claim(learning.out, learning.fingerprint)
     agent = sb3_agent(model, world, config, seed)
+    if not learning.checkpoint.exists():
+        assert isinstance(agent.heads, Sb3Heads)
+        begin(agent.heads)
     evaluation = None if trials is None else RealEvaluation(lambda _: agent, trials)
     learned = learn(model, learning, evaluation)
     if not learned.finished:

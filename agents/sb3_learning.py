@@ -43,6 +43,11 @@ class Learning:
     stop_after: int | None
     watch: Watch
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where it goes on after an interruption."""
+        return self.out / "sb3.safetensors"
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -65,7 +70,7 @@ def learn(model: BaseAlgorithm, learning: Learning, evaluation: RealEvaluation |
         Diverged: a parameter, an observation or a reward is no number any more; the last checkpoint is kept.
         ConfigError, WorldFormatError: the checkpoint belongs to another run or has more steps, or is damaged.
     """
-    path = learning.out / "sb3.safetensors"
+    path = learning.checkpoint
     if path.exists():
         load_checkpoint(path, model, learning.fingerprint)
         if model.num_timesteps > learning.steps:

@@ -24,7 +24,7 @@ from ..world_models.training.train import pick_device
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent, load_agent
-from .cloning import clone_behaviour
+from .cloning import Recorded, clone_behaviour
 from .distilling import distil_plans
 from .planning import PlanSearch
 from .sb3_config import Algorithm, Sb3Config, check_installed
@@ -64,19 +64,25 @@ class TrainAgentConfig:
     curiosity: float = 0.0
     """With sb3, in video: reward of a step that shows what memory has not, in imagination alone; less where it shows
     but little. 0 for none."""
+    imitate: bool = False
+    """With sb3: begin with a policy that does what was done in the data, and a critic that knows what came of it;
+    learned from --samples choices as --training says. PPO and A2C only."""
+    rewarded: bool = False
+    """Cloning and --imitate learn only from episodes in which more was earned than lost."""
     starts: int = 512
     """Recorded starts drawn from the data."""
     beginnings: float = 0.0
-    """Share of them that are beginnings of episodes, as a task begins; the others may be anywhere in one."""
+    """Share of them that are beginnings of episodes, as a task begins; the others may be anywhere in one. Of the walks
+    that cloning and --imitate learn from, too."""
     stopped: float = 0.0
     """Share of them at which a walker has just been stopped dead: seldom where they are anywhere, and hard to leave."""
     context: int = 32
     """Frames that the world observes of each."""
     shortest: int | None = None
     """Frames of the starts with least to remember: from so many up to --context, each as likely; default: all have
-    --context."""
+    --context. Cloning and --imitate learn what was done after so many frames of a walk, up to --context."""
     samples: int = 4096
-    """Choices that cloning and distilling learn from: recorded ones, or planned ones."""
+    """Choices that cloning, --imitate and distilling learn from: recorded ones, or planned ones."""
     teacher: Path | None = None
     """With distilling: the agent, a bundled one or a directory, whose policy proposes plans, whose critic ends them,
     and whose policy learns from them."""
@@ -90,7 +96,7 @@ class TrainAgentConfig:
     agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """How the agent learns by actor-critic, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
-    """Steps, batch size, learning rate, of actor-critic and cloning."""
+    """Steps, batch size, learning rate, of actor-critic, cloning and --imitate."""
     algorithm: Algorithm = "PPO"
     """With sb3: which one."""
     imagined_steps: int = 200_000
@@ -117,8 +123,12 @@ class TrainAgentConfig:
     """End the run after this step, as an interruption would; the next run goes on from there."""
 
     def __post_init__(self) -> None:
-        if self.data is None and (self.joint or self.method == "cloning"):
-            raise ConfigError("Joint training and cloning learn from recorded experience: give --data.")
+        if self.data is None and (self.joint or self.imitate or self.method == "cloning"):
+            raise ConfigError("Joint training, cloning and --imitate learn from recorded experience: give --data.")
+        if self.imitate and self.method != "sb3":
+            raise ConfigError("What was done in the data is where sb3 may begin: give --method sb3 with --imitate.")
+        if self.rewarded and not (self.imitate or self.method == "cloning"):
+            raise ConfigError("Rewarded episodes are what cloning and --imitate may learn from; leave out --rewarded.")
         if (self.teacher is None) == (self.method == "distilling"):
             raise ConfigError("Distilling, and nothing else, needs a trained agent: give --teacher one.")
         if self.joint and (self.method != "imagination" or self.imagination == "video"):
@@ -169,9 +179,9 @@ def train_agent(
     if config.method == "cloning":
         assert dataset is not None
         agent = clone_behaviour(
-            world, TrainingCache.of(dataset), config.out, config.agent, config.training, samples=config.samples,
-            context=config.context, seed=config.seed, checkpoint_every=config.checkpoint_every,
-            stop_after=config.stop_after, about=about, watch=watch,
+            world, _recorded(TrainingCache.of(dataset), config), config.out, config.agent, config.training,
+            seed=config.seed, checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about,
+            watch=watch,
         )  # fmt: skip
     elif config.method == "distilling":
         agent = _distilled(world, _contexts(world, dataset, config), config, about, watch)
@@ -195,7 +205,8 @@ def _in_imagination(
 
         return train_with_sb3(
             world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
-            curiosity=config.curiosity, trials=trials, seed=config.seed, stop_after=config.stop_after, about=about,
+            curiosity=config.curiosity, imitated=_recorded(cache, config) if config.imitate and cache else None,
+            imitating=config.training, trials=trials, seed=config.seed, stop_after=config.stop_after, about=about,
             watch=watch,
         )  # fmt: skip
     return train_in_imagination(
@@ -203,6 +214,10 @@ def _in_imagination(
         joint=cache if config.joint else None, trials=trials, seed=config.seed,
         checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
     )  # fmt: skip
+
+
+def _recorded(cache: TrainingCache, config: TrainAgentConfig) -> Recorded:
+    return Recorded(cache, config.samples, config.context, config.shortest, config.beginnings, config.rewarded)
 
 
 def _distilled(

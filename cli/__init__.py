@@ -8,7 +8,7 @@ import tyro
 
 from ..errors import WorldloopError
 from .console import ERROR
-from .data import Collect, Minari, do_collect, do_minari
+from .data import Collect, Gather, Minari, do_collect, do_gather, do_minari
 from .doctor import Doctor, do_doctor
 from .evaluating import Evaluate, do_evaluate
 from .looking import Compare, Demo, Imagine, Plan, do_compare, do_demo, do_imagine, do_plan
@@ -19,6 +19,7 @@ DESCRIPTION = "A learned video world that remembers: record, train, imagine, pla
 Verb = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Collect, tyro.conf.subcommand("collect")]
+    | Annotated[Gather, tyro.conf.subcommand("gather")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[TrainAgent, tyro.conf.subcommand("train-agent")]
     | Annotated[Run, tyro.conf.subcommand("run")]
@@ -34,8 +35,8 @@ Verb = (
 def main() -> None:
     """Entry point of ``worldloop``: status 0, or 1 with one sentence, or 130 after Ctrl-C."""
     actions: dict[type, Any] = {
-        Demo: do_demo, Collect: do_collect, Train: do_train, TrainAgent: do_train_agent, Run: do_run,
-        Imagine: do_imagine, Plan: do_plan, Compare: do_compare, Evaluate: do_evaluate, Minari: do_minari,
+        Demo: do_demo, Collect: do_collect, Gather: do_gather, Train: do_train, TrainAgent: do_train_agent,
+        Run: do_run, Imagine: do_imagine, Plan: do_plan, Compare: do_compare, Evaluate: do_evaluate, Minari: do_minari,
         Doctor: do_doctor,
     }  # fmt: skip
     try:

@@ -1,4 +1,4 @@
-"""`worldloop collect` and `worldloop minari`: recorded experience."""
+"""`worldloop collect`, `gather` and `minari`: recorded experience."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ from .console import OUT, Bars
 @dataclass(frozen=True)
 class Collect(CollectConfig):
     """Record experience in a real world. The same command again completes a recording that was interrupted."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Put several data sets together into one to train on.
+
+    The same command again completes one that was interrupted, a longer list extends it.
+    """
+
+    data: tuple[Path, ...]
+    """Directories of the data sets: of one environment and split, and no map in two of them."""
+    out: Path
+    """Directory to write."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,17 @@ def do_collect(config: Collect) -> None:
         config = replace(config, agent=agent_directory(config.agent))
     with Bars() as bars:
         dataset = collect(config, lambda p: bars("maps", p.maps_done, p.maps, f"{p.frames} frames"))
+    OUT.print(f"{config.out}: {dataset.num_frames} frames in {len(dataset)} episodes, {dataset.split} split.")
+
+
+def do_gather(config: Gather) -> None:
+    """Put together."""
+    from ..rollouts.gathering import gather
+    from ..rollouts.store import open_dataset
+
+    recordings = [open_dataset(path, purpose="report") for path in config.data]
+    with Bars() as bars:
+        dataset = gather(recordings, config.out, progress=lambda done, maps: bars("maps", done, maps, ""))
     OUT.print(f"{config.out}: {dataset.num_frames} frames in {len(dataset)} episodes, {dataset.split} split.")
 
 

@@ -65,9 +65,7 @@ class DatasetWriter:
             write_bytes(_info_file(path), info.to_json().encode())
             return cls(path, info)
         present = read_info(path)
-        differing = [key for key, value in info.content.items() if value != present.content[key]]
-        if differing:
-            difference = _explain(present, info, differing)
+        if difference := difference_of(present, info):
             raise DataError(f"{path} holds another data set: {difference} {_ELSEWHERE}")
         if info.maps != present.maps:
             if info.maps is None or present.maps is None or info.maps < present.maps:
@@ -317,13 +315,16 @@ def _info_file(path: Path) -> Path:
     return path / "dataset.json"
 
 
-def _explain(present: DatasetInfo, wanted: DatasetInfo, keys: Sequence[str]) -> str:
+def difference_of(present: DatasetInfo, wanted: DatasetInfo) -> str:
+    """In words, where the contents of two data sets differ; empty where they do not."""
     parts = []
-    for key in keys:
-        old, new = present.content[key], wanted.content[key]
+    for key, new in wanted.content.items():
+        old = present.content[key]
+        if old == new:
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
             inner = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
             parts += [f"{key}.{k} is {old.get(k)!r} there and {new.get(k)!r} here" for k in inner]
         else:
             parts.append(f"{key} is {old!r} there and {new!r} here")
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + "." if parts else ""

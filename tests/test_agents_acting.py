@@ -13,9 +13,9 @@ from toy_world import AXES, KEYS, ToyArena, ToyEnv, ToyWorld, standing_at, walk
 
 from worldloop.agents.actor_critic import ActorCritic, ActorCriticConfig
 from worldloop.agents.agent import Agent, load_agent
-from worldloop.agents.cloning import clone_behaviour, recorded_choices
+from worldloop.agents.cloning import Recorded, clone_behaviour
 from worldloop.agents.heads import HeadsConfig
-from worldloop.errors import ConfigError, WorldFormatError
+from worldloop.errors import ConfigError, DataError, WorldFormatError
 from worldloop.evaluation.transfer import RandomActor, TransferConfig, evaluate_transfer, play
 from worldloop.planning import MPPI, Reward, TerminalValue, TreeSearch
 from worldloop.rollouts.cache import TrainingCache
@@ -239,17 +239,59 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> TrainingCache:
     return TrainingCache.of(open_dataset(path))
 
 
+@pytest.mark.parametrize("shortest", [1, 3])
+def test_choices_are_what_was_done_next_after_what_was_seen_so_far(walks: TrainingCache, shortest: int) -> None:
+    world = ToyWorld(ARENA)
+    chosen = Recorded(walks, 200, context=3, shortest=shortest).choices(world, 0, discount=0.9)
+    assert len(chosen.vectors) == len(chosen.actions) == len(chosen.returns) == 200
+    assert torch.equal(chosen.actions, torch.where(chosen.vectors[:, 0] * ARENA.size < 100, 5, 1))
+    again = Recorded(walks, 200, context=3, shortest=shortest).choices(world, 0)
+    assert torch.equal(chosen.vectors, again.vectors) and again.returns is None
+    start, seen, end = Recorded(walks, 200, context=3, shortest=shortest, beginnings=0.5).walks(0)
+    assert np.isin(start, walks.episode_start).mean() > 0.4
+    assert seen.min() >= shortest and seen.max() == 3 and (start + seen < end).all()
+    assert (seen - shortest + 1)[:-1].sum() < 200 <= (seen - shortest + 1).sum()
+
+
+def test_returns_are_what_was_earned_from_there_on(tmp_path: Path) -> None:
+    writer = DatasetWriter.create(tmp_path / "paid", DatasetInfo("toy", {}, ARENA.frame_size, KEYS, "train"))
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        n = int(rng.integers(2, 9))
+        pose = np.array([rng.uniform(20, 180), rng.uniform(20, 180), 0, 0, 0])
+        actions = np.full(n, 5)  # a turn: no two moments are alike
+        frames, track = walk(ARENA, pose, actions[1:])
+        no, rewards = np.zeros(n, bool), rng.choice([-1.0, 0.0, 1.0], n).astype(np.float32)
+        writer.add(Episode(frames[0].numpy(), actions, track[0].numpy(), rewards, no, no, no, no, seed))
+    cache, world = TrainingCache.of(open_dataset(tmp_path / "paid")), ToyWorld(ARENA)
+    expected = {}
+    for episode in open_dataset(tmp_path / "paid").episodes():
+        frames, track = torch.from_numpy(episode.frames)[None], torch.from_numpy(episode.poses)[None]
+        actions = torch.from_numpy(episode.actions)[None]
+        for t in range(len(episode) - 1):
+            state = world.observe(world.start(1), frames[:, : t + 1], actions[:, : t + 1], track[:, : t + 1])
+            rest = sum(0.5**k * float(r) for k, r in enumerate(episode.rewards[t + 1 :]))
+            expected[tuple(world.encode_state(state)[0].tolist())] = (rest, float(episode.rewards.sum()))
+    drawn = Recorded(cache, 300, context=9, shortest=1).choices(world, 0, discount=0.5)
+    told = [expected[tuple(vector.tolist())] for vector in drawn.vectors]
+    assert np.allclose(drawn.returns, [rest for rest, _ in told])
+    assert any(earned <= 0 for _, earned in told)
+    rewarded = Recorded(cache, 300, context=9, shortest=1, rewarded=True).choices(world, 0, discount=0.5)
+    told = [expected[tuple(vector.tolist())] for vector in rewarded.vectors]
+    assert np.allclose(rewarded.returns, [rest for rest, _ in told]) and all(earned > 0 for _, earned in told)
+
+
 def test_cloning_learns_what_was_done_next_and_not_what_was_done_before(walks: TrainingCache, tmp_path: Path) -> None:
     world = ToyWorld(ARENA)
-    vectors, actions = recorded_choices(world, walks, 200, context=3, seed=0)
-    assert torch.equal(actions, torch.where(vectors[:, 0] * ARENA.size < 100, 5, 1))
     training = StageConfig(120, batch_size=32, learning_rate=5e-3, warmup=5, weight_decay=0.0, ema=0.9)
-    actor = clone_behaviour(world, walks, tmp_path, SMALL, training, samples=300, context=3)
+    actor = clone_behaviour(world, Recorded(walks, 300, context=3), tmp_path, SMALL, training)
     assert actor is not None
-    held_out, done = recorded_choices(world, walks, 100, context=2, seed=1)
+    held_out = Recorded(walks, 100, context=2).choices(world, 1)
     with torch.no_grad():
-        right = (actor.heads.policy.best(held_out) == done).float().mean()
+        right = (actor.heads.policy.best(held_out.vectors) == held_out.actions).float().mean()
     assert float(right) > 0.9
-    assert float(actor.value(held_out).abs().max().detach()) < 1e-4, "the critic is left alone"
+    assert float(actor.value(held_out.vectors).abs().max().detach()) < 1e-4, "the critic is left alone"
     with pytest.raises(ConfigError, match="other actions"):
-        clone_behaviour(ToyWorld(replace(ARENA, actions=AXES)), walks, tmp_path, SMALL, training)
+        clone_behaviour(ToyWorld(replace(ARENA, actions=AXES)), Recorded(walks), tmp_path, SMALL, training)
+    with pytest.raises(DataError, match="more earned than lost"):
+        clone_behaviour(world, Recorded(walks, rewarded=True), tmp_path, SMALL, training)

@@ -30,10 +30,11 @@ from test_agents_toy import (
     mean_return,
     starts_in,
 )
-from toy_world import AXES, KEYS, ToyArena, ToyEnv, ToyWorld, toy_contexts
+from toy_world import AXES, KEYS, ToyArena, ToyEnv, ToyWorld, toy_contexts, walk
 
 from worldloop.agents.actor_critic import ActorCriticConfig
 from worldloop.agents.agent import Agent, load_agent
+from worldloop.agents.cloning import Recorded
 from worldloop.agents.frame_stack import FrameStack
 from worldloop.agents.heads import HeadsConfig
 from worldloop.agents.real_evaluation import RealEvaluation
@@ -46,6 +47,11 @@ from worldloop.agents.trials import RealTrials, TrialsConfig
 from worldloop.envs.sb3 import ImaginedVecEnv
 from worldloop.errors import ConfigError, WorldFormatError
 from worldloop.evaluation.transfer import TransferConfig, evaluate_transfer
+from worldloop.rollouts.cache import TrainingCache
+from worldloop.rollouts.episode import Episode
+from worldloop.rollouts.metadata import DatasetInfo
+from worldloop.rollouts.store import DatasetWriter, open_dataset
+from worldloop.world_models.training.config import StageConfig
 from worldloop.world_models.training.fit import Diverged
 
 pytestmark = pytest.mark.filterwarnings("ignore:Nothing was ever paid")
@@ -414,6 +420,74 @@ def test_where_the_world_or_the_training_goes_wrong_the_last_good_checkpoint_sta
     with pytest.raises(Diverged, match=r"lower the learning rate\. There is no checkpoint yet"):
         train(tmp_path / "rate", algorithm, config=replace(SMALL, learning_rate=1e30, checkpoint_every=10_000))
     assert not (tmp_path / "rate" / "sb3.safetensors").exists()
+
+
+def recorded_turns(path: Path, n: int = 12) -> Recorded:
+    """Walkers that turn always the same way, and are paid at the end of their walk."""
+    writer = DatasetWriter.create(path, DatasetInfo("toy", {}, ARENA.frame_size, KEYS, "train"))
+    rng, length = np.random.default_rng(0), 6
+    for seed in range(n):
+        pose = np.array([rng.uniform(20, 180), rng.uniform(20, 180), 0, rng.uniform(-3, 3), 0])
+        actions, no = np.full(length, 5), np.zeros(length, bool)
+        frames, track = walk(ARENA, pose, actions[1:])
+        rewards = np.eye(length, dtype=np.float32)[-1]
+        writer.add(Episode(frames[0].numpy(), actions, track[0].numpy(), rewards, no, no, no, no, seed))
+    return Recorded(TrainingCache.of(open_dataset(path)), 200, context=4, shortest=1)
+
+
+IMITATING = StageConfig(200, batch_size=64, learning_rate=5e-3, warmup=5, weight_decay=0.0, ema=0.9)
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_a_run_may_begin_with_what_was_done_and_what_came_of_it(algorithm, tmp_path: Path) -> None:
+    recorded, world = recorded_turns(tmp_path / "data"), ToyWorld(ARENA)
+    still = replace(SMALL, learning_rate=1e-12)
+    agent = train(tmp_path / "run", algorithm, world, 32, still, imitated=recorded, imitating=IMITATING)
+    plain = train(tmp_path / "plain", algorithm, world, 32, still)
+    chosen = recorded.choices(world, seed=3, discount=SMALL.discount)
+    with torch.no_grad():
+        assert float(agent.heads.policy.probabilities(chosen.vectors)[:, 5].min()) > 0.9
+        told = agent.heads.critic.value(chosen.vectors)
+        before = plain.heads.policy.probabilities(chosen.vectors)[:, 5]
+    # State vectors do not tell how far the reward is: the mean is the best there is.
+    assert float(told.mean()) == pytest.approx(float(chosen.returns.mean()), abs=0.1)
+    assert float(before.max()) < 0.5
+
+
+def test_a_run_that_began_by_imitating_goes_on_to_the_same_agent(tmp_path: Path) -> None:
+    recorded, noisy = recorded_turns(tmp_path / "data"), ToyWorld(ARENA, noise=4.0)
+    begin = {"imitated": recorded, "imitating": IMITATING}
+    whole = train(tmp_path / "whole", world=noisy, steps=640, **begin)
+
+    def interrupt(progress, watched) -> None:
+        if (progress.stage, progress.step) == ("cloning", 120):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", world=noisy, steps=640, watch=interrupt, **begin)
+    assert not (tmp_path / "parts" / "sb3.safetensors").exists()
+    assert train(tmp_path / "parts", world=noisy, steps=640, stop_after=300, **begin) is None
+    # What it began with is in the checkpoint now.
+    (tmp_path / "parts" / "cloning.safetensors").unlink()
+    parts = train(tmp_path / "parts", world=noisy, steps=640, **begin)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(parts), strict=True))
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(tmp_path / "parts", world=noisy, steps=640)
+
+
+def test_imitating_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    recorded = recorded_turns(tmp_path / "data")
+    with pytest.raises(ConfigError, match="choose PPO or A2C"):
+        train(tmp_path / "run", "DQN", imitated=recorded)
+    with pytest.raises(ConfigError, match="other actions or frames"):
+        train(tmp_path / "run", world=ToyWorld(replace(ARENA, actions=AXES)), imitated=recorded)
+    with pytest.raises(ConfigError, match="give --data"):
+        TrainAgentConfig(tmp_path / "run", method="sb3", imitate=True)
+    with pytest.raises(ConfigError, match="--method sb3"):
+        TrainAgentConfig(tmp_path / "run", data=tmp_path, imitate=True)
+    with pytest.raises(ConfigError, match="leave out --rewarded"):
+        TrainAgentConfig(tmp_path / "run", rewarded=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 from commands import FEW_ROUNDS, worldloop
 from patience import PATIENCE, wait_until
-from rollout_data import same, write_dataset
+from rollout_data import same
 
-from worldloop.agents.dyna import gather
 from worldloop.agents.dyna_config import DynaConfig, smoke
 from worldloop.agents.dyna_ledger import Ledger, Outcome, clock
 from worldloop.envs.explorers import digest_of
-from worldloop.errors import ConfigError, DataError
+from worldloop.errors import ConfigError
 from worldloop.rollouts.store import open_dataset
 
 STAGES = ["collect", "world", "agent", "transfer"]
@@ -153,23 +152,6 @@ def test_the_stages_of_a_run_fit_together() -> None:
     with pytest.raises(ConfigError, match="at least two frames"):
         worldloop_collect = DynaConfig(Path("x")).collect
         DynaConfig(Path("x"), collect=type(worldloop_collect)(steps=1))
-
-
-def test_a_data_set_grows_by_what_it_has_not_yet(tmp_path: Path) -> None:
-    first = write_dataset(tmp_path / "a", [[5, 6], [7]])
-    second = write_dataset(tmp_path / "b", [[4], [9]], first_map=2)
-    into, recipe = tmp_path / "all", {"of": "both"}
-    gather(open_dataset(tmp_path / "a"), into, 2, recipe)
-    before = {path: path.stat().st_mtime_ns for path in into.glob("*.h5")}
-    (into / "map-000001.h5").write_bytes(b"cut short")
-    gather(open_dataset(tmp_path / "a"), into, 2, recipe)
-    grown = gather(open_dataset(tmp_path / "b"), into, 4, recipe)
-    assert all(same(a, b) for a, b in zip(grown.episodes(), [*first, *second], strict=True))
-    assert (into / "map-000000.h5").stat().st_mtime_ns == before[into / "map-000000.h5"]
-    write_dataset(tmp_path / "c", [[4]], first_map=9, env_kwargs={"task": "return"})
-    with pytest.raises(DataError, match="env_kwargs"):
-        gather(open_dataset(tmp_path / "c"), into, 5, recipe)
-    assert len(open_dataset(into)) == len(first) + len(second)
 
 
 def test_a_ledger_adds_up_the_time_of_all_sessions_and_does_nothing_twice(tmp_path: Path) -> None:
