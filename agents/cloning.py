@@ -30,6 +30,8 @@ from .sb3_heads import Sb3Heads
 from .stored import perception
 from .training import Watch
 
+CLONING = "cloning"
+"""What progress is told of."""
 _OBSERVED_AT_ONCE = 32
 
 
@@ -155,7 +157,7 @@ class CloningStage:
         seed: of the batches.
     """
 
-    name = "cloning"
+    name = CLONING
 
     def __init__(self, heads: ActorCritic | Sb3Heads, choices: Choices, training: StageConfig, seed: int) -> None:
         # Policy and critic of Stable-Baselines3 are one network.

@@ -15,6 +15,7 @@ from ..rollouts.gathering import gather
 from ..rollouts.store import open_dataset
 from ..world_models.training.fit import Progress as Step
 from ..world_models.training.train import train
+from .cloning import CLONING
 from .dyna_config import DynaConfig
 from .dyna_ledger import Ledger, Outcome
 from .sb3_config import check_installed
@@ -157,6 +158,9 @@ class _Round:
         marks: list[tuple[int, float]] = []
 
         def watch(step: Step, watched: dict[str, float]) -> None:
+            if step.stage == CLONING:
+                self._watch(step, step.losses, tick)
+                return
             self._watch(step, {name: watched[name] for name in ("return", "value", "entropy") if name in watched}, tick)
             last.update(watched)
             marks[1:] = [(step.step, time.monotonic())]

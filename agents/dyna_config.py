@@ -31,6 +31,8 @@ class DynaCollect:
     """Frames per map."""
     acting: float = 1.0
     """Share of the last round's agent in later rounds; that of all explorers together is 1."""
+    search: float = 0.0
+    """Share of the searching explorer, which knows the goal only when it sees it, beside 1 of all other explorers."""
     epsilon: float = 0.05
     """Probability that an action is replaced by a random one."""
     goal_fraction: float = 0.5
@@ -92,7 +94,13 @@ class DynaAgent:
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """How our actor-critic learns, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
-    """Steps, batch size, learning rate of our actor-critic."""
+    """Steps, batch size, learning rate of our actor-critic, and of imitating."""
+    imitate: bool = False
+    """With sb3: begin with what was done in the data, and what came of it; see `worldloop train-agent`."""
+    rewarded: bool = False
+    """Imitate only episodes in which more was earned than lost."""
+    samples: int = 4096
+    """Recorded choices that are imitated."""
     starts: int = 8192
     """Recorded starts that agents imagine from."""
     beginnings: float = 0.3
@@ -119,7 +127,8 @@ class DynaAgent:
             curiosity=self.curiosity if curious else 0.0,
             imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
             training=self.training, starts=self.starts, beginnings=self.beginnings, stopped=self.stopped,
-            context=self.context, shortest=self.shortest, seed=seed, device=device, checkpoint_every=checkpoint_every,
+            context=self.context, shortest=self.shortest, imitate=self.imitate, rewarded=self.rewarded,
+            samples=self.samples, seed=seed, device=device, checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     @property
@@ -193,8 +202,9 @@ class DynaConfig:
         first_map = self.maps_after(number - 1) if number else 0
         return CollectConfig(
             self.directory(number) / "data", maps=self.maps_after(number) - first_map, first_map=first_map,
-            steps=asked.steps, agent=agent if number else None, acting=asked.acting, epsilon=asked.epsilon,
-            goal_fraction=asked.goal_fraction, env_kwargs=asked.env_kwargs, seed=self.seed, workers=self.workers,
+            steps=asked.steps, agent=agent if number else None, acting=asked.acting, search=asked.search,
+            epsilon=asked.epsilon, goal_fraction=asked.goal_fraction, env_kwargs=asked.env_kwargs, seed=self.seed,
+            workers=self.workers,
         )  # fmt: skip
 
     def world(self, number: int) -> TrainConfig:
