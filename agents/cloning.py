@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
 from .imagined_batch import check_states
-from .sb3_heads import Sb3Heads
 from .stored import perception
 from .training import Watch
+
+if TYPE_CHECKING:
+    from .sb3_heads import Sb3Heads
 
 CLONING = "cloning"
 """What progress is told of."""
@@ -161,7 +163,7 @@ class CloningStage:
 
     def __init__(self, heads: ActorCritic | Sb3Heads, choices: Choices, training: StageConfig, seed: int) -> None:
         # Policy and critic of Stable-Baselines3 are one network.
-        self.module: nn.Module = heads.policy.net if isinstance(heads, Sb3Heads) else heads
+        self.module: nn.Module = heads if isinstance(heads, ActorCritic) else heads.policy.net
         self._heads, self._choices = heads, choices
         self._training, self._seed = training, seed
 
