@@ -271,5 +271,7 @@ def _dataset(path: Path) -> RolloutDataset:
 def _contexts(world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig) -> Contexts:
     if dataset is not None:
         shares = config.beginnings, config.stopped
-        return Contexts.from_dataset(dataset, config.starts, config.context, config.seed, *shares, config.shortest)
+        return Contexts.from_dataset(
+            dataset, config.starts, config.context, config.seed, *shares, config.shortest, TrainingCache.of(dataset)
+        )
     return Starts(world, None).contexts

@@ -14,10 +14,11 @@ from safetensors.numpy import load, save
 
 from ..errors import DataError
 from ..files import write_bytes
+from ..rollouts.cache import TrainingCache
 from ..rollouts.store import RolloutDataset, open_dataset
 from ..world_models.actions import ActionSpec
 from ..world_models.config import WorldConfig
-from ..world_models.pose import motion_between
+from ..world_models.pose import POSE_DIM, motion_between
 from ..world_models.prediction.ways import in_vain
 from ..world_models.state import WorldState
 from ..world_models.storage import read_description
@@ -97,7 +98,7 @@ class Contexts:
     @classmethod
     def from_dataset(
         cls, dataset: RolloutDataset, n: int, length: int, seed: int = 0, beginnings: float = 0.0,
-        stopped: float = 0.0, shortest: int | None = None,
+        stopped: float = 0.0, shortest: int | None = None, unpacked: TrainingCache | None = None,
     ) -> Contexts:
         """``n`` pieces of ``length`` frames from as many different episodes as there are.
 
@@ -116,12 +117,15 @@ class Contexts:
             shortest: pieces have from so many frames on up to ``length``, each number with equal probability where the
                 episode has as many, so that worlds begin with little and with much to remember; default: all have
                 ``length``.
+            unpacked: the same experience, which is read faster there.
 
         Raises:
             DataError: no episode is long enough, or no step was in vain where pieces are to end at such.
             ValueError: ``n`` or ``length`` below 1, ``shortest`` not between 1 and ``length``, or ``beginnings`` and
-                ``stopped`` outside 0 … 1, or their sum.
+                ``stopped`` outside 0 … 1, or their sum; ``unpacked`` of another data set.
         """
+        if unpacked is not None and unpacked.fingerprint != dataset.fingerprint:
+            raise ValueError(f"{unpacked.path} is not the unpacked experience of {dataset.path}.")
         if n < 1 or length < 1 or min(beginnings, stopped) < 0 or not beginnings + stopped <= 1:
             told = f"got {n}, {length}, {beginnings} and {stopped}"
             raise ValueError(f"Contexts need n >= 1, length >= 1, and beginnings and stopped in 0 … 1, {told}.")
@@ -152,7 +156,7 @@ class Contexts:
         starts[kind < beginnings] = 0
         bumped = np.flatnonzero(kind >= 1 - stopped)
         if len(bumped):
-            moments = _moments_in_vain(dataset, usable, least)
+            moments = _moments_in_vain(dataset, unpacked, usable, least)
             if not moments:
                 raise DataError(f"Nobody was stopped in {dataset!r}; leave out pieces that end so.")
             where = np.array(list(moments))
@@ -161,14 +165,12 @@ class Contexts:
             ends = np.array([rng.choice(moments[int(i)]) + 1 for i in chosen[bumped]])
             lengths[bumped] = lengths_within(ends, bumped)
             starts[bumped] = ends - lengths[bumped]
-        pieces = [
-            dataset.window(int(i), int(s), int(s + k)) for i, s, k in zip(chosen, starts, lengths, strict=True)
-        ]
+        frames, actions, poses = _pieces(dataset, unpacked, chosen, starts, lengths, length)
         return cls(
-            frames=_filled([p.frames for p in pieces], length),
-            actions=_filled([p.actions for p in pieces], length),
-            poses=_filled([p.poses for p in pieces], length),
-            map_seeds=np.array([p.map_seed for p in pieces], dtype=np.int64),
+            frames=frames,
+            actions=actions,
+            poses=poses,
+            map_seeds=dataset.map_seeds[chosen],
             action_spec=dataset.action_spec,
             split=dataset.split,
             lengths=None if least == length else lengths,
@@ -251,22 +253,47 @@ def add_contexts(world: Path, data: Path, n: int = 128, seed: int = 0) -> Path:
     return world / CONTEXTS_FILE
 
 
-def _filled(pieces: list[NDArray[Any]], length: int) -> NDArray[Any]:
-    """(N, length, ...), where what a piece has too little is its first entry again, in front."""
-    return np.stack([np.concatenate([*[piece[:1]] * (length - len(piece)), piece]) for piece in pieces])
+def _pieces(
+    dataset: RolloutDataset,
+    unpacked: TrainingCache | None,
+    episodes: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    length: int,
+) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.float64]]:
+    """Frames, actions and poses, each (N, length, ...), of pieces of ``episodes`` (N,) with ``lengths`` (N,) frames
+    from ``starts`` on; what a piece has too little is its first entry again, in front."""
+    within = np.maximum(np.arange(length) - (length - lengths)[:, None], 0)
+    if unpacked is not None:
+        at = (unpacked.episode_start[episodes] + starts)[:, None] + within
+        return np.asarray(unpacked.frames[at]), np.asarray(unpacked.actions[at]), np.asarray(unpacked.poses[at])
+    spec, n = dataset.action_spec, len(episodes)
+    frames = np.empty((n, length, *dataset.frame_size, 3), np.uint8)
+    actions = np.empty((n, length, *spec.shape), np.int64 if spec.kind == "discrete" else np.float32)
+    poses = np.empty((n, length, POSE_DIM))
+    for row, (i, s, k) in enumerate(zip(episodes.tolist(), starts.tolist(), lengths.tolist(), strict=True)):
+        piece = dataset.window(i, s, s + k)
+        for filled, given in ((frames, piece.frames), (actions, piece.actions), (poses, piece.poses)):
+            filled[row] = given[within[row]]
+    return frames, actions, poses
 
 
 def _moments_in_vain(
-    dataset: RolloutDataset, episodes: NDArray[np.int64], length: int
+    dataset: RolloutDataset, unpacked: TrainingCache | None, episodes: NDArray[np.int64], length: int
 ) -> dict[int, NDArray[np.int64]]:
     """Frames, by episode, that a step in vain led to, from frame ``length`` - 1 on and without the last."""
-    spec, found = dataset.action_spec, {}
+    spec, found, sizes = dataset.action_spec, {}, dataset.episode_lengths
     unit = torch.tensor([spec.step_length] * 3 + [spec.step_angle] * 2, dtype=torch.float32)
     for i in episodes.tolist():
-        walk = dataset.episode(i)
-        poses = torch.from_numpy(walk.poses)
+        if unpacked is None:
+            walk = dataset.episode(i)
+            at, actions = walk.poses, walk.actions
+        else:
+            rows = slice(int(unpacked.episode_start[i]), int(unpacked.episode_start[i] + sizes[i]))
+            at, actions = np.array(unpacked.poses[rows]), np.array(unpacked.actions[rows])
+        poses = torch.from_numpy(at)
         made = motion_between(poses[:-1], poses[1:]).to(torch.float32)
-        asked = spec.nominal_motion(torch.from_numpy(walk.actions[1:]))
+        asked = spec.nominal_motion(torch.from_numpy(actions[1:]))
         frames = np.flatnonzero(in_vain(asked / unit, made / unit).numpy()) + 1
         frames = frames[(frames >= length - 1) & (frames < len(poses) - 1)]
         if len(frames):

@@ -11,6 +11,7 @@ from toy_world import AXES, KEYS, ToyArena, ToyEnv, ToyWorld, toy_contexts
 from worldloop.envs.contexts import Contexts
 from worldloop.envs.imagined import ImaginedEnv
 from worldloop.errors import DataError
+from worldloop.rollouts.cache import TrainingCache
 from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, RolloutDataset, open_dataset
@@ -110,6 +111,14 @@ def test_pieces_end_where_a_step_was_in_vain_as_often_as_asked(tmp_path):
     with pytest.raises(DataError, match="Nobody was stopped"):
         Contexts.from_dataset(walls, 5, 15, stopped=0.9)
 
+    wishes = {"seed": 3, "beginnings": 0.3, "stopped": 0.5, "shortest": 2}
+    packed = Contexts.from_dataset(walls, 60, 6, **wishes)
+    unpacked = Contexts.from_dataset(walls, 60, 6, **wishes, unpacked=TrainingCache.of(walls))
+    assert packed.lengths is not None and len(set(packed.lengths.tolist())) == 5
+    for name, array in packed.arrays().items():
+        given = unpacked.arrays()[name]
+        assert type(given) is np.ndarray and given.dtype == array.dtype and np.array_equal(given, array), name
+
 
 def test_impossible_wishes_are_refused(dataset):
     with pytest.raises(DataError, match="at most 29"):
@@ -120,6 +129,13 @@ def test_impossible_wishes_are_refused(dataset):
         Contexts.from_dataset(dataset, 1, 5, beginnings=1.5)
     with pytest.raises(ValueError, match="beginnings and stopped"):
         Contexts.from_dataset(dataset, 1, 5, beginnings=0.6, stopped=0.6)
+
+
+def test_unpacked_experience_of_another_data_set_is_refused(dataset, tmp_path):
+    other = DatasetWriter.create(tmp_path / "other", DatasetInfo("Toy-v0", {}, (36, 48), KEYS, "train"))
+    other.add(dataset.episode(3))
+    with pytest.raises(ValueError, match="not the unpacked experience"):
+        Contexts.from_dataset(dataset, 1, 5, unpacked=TrainingCache.of(open_dataset(tmp_path / "other")))
 
 
 @pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])
