@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -45,16 +45,43 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        with _told_where(path):
+            yield temporary
+            temporary.chmod(0o644)
+            _take_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def growing(path: Path, header: bytes) -> Iterator[BinaryIO]:
+    """A file to append to, ``path`` with ``.partial`` behind it; on leaving without an error it is fsynced and takes
+    ``path``'s place.
+
+    After an error, Ctrl-C or a kill, what has been written stays there, and the next call goes on behind it if it
+    begins with the same ``header``. Its end may then be torn.
+
+    Raises:
+        WorldloopError: the disk is full, or the directory cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with _told_where(path):
+        with partial.open("ab+") as file:
+            file.seek(0)
+            if file.read(len(header)) != header:
+                file.truncate(0)
+                file.write(header)
+            file.seek(0, os.SEEK_END)
+            yield file
+        _take_place(partial, path)
+
+
+@contextmanager
+def _told_where(path: Path) -> Iterator[None]:
+    """What a full disk means for ``path``."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         # Libraries written in other languages report the system's error as text.
         if getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL):
@@ -63,8 +90,17 @@ def replacing(path: Path) -> Iterator[Path]:
                 "Free space and run again."
             ) from error
         raise
+
+
+def _take_place(written: Path, path: Path) -> None:
+    with written.open("rb+") as file:
+        os.fsync(file.fileno())
+    written.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(directory)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

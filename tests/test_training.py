@@ -12,11 +12,14 @@ import torch
 
 from worldloop import load_world
 from worldloop.errors import ConfigError, DataError, WorldFormatError
+from worldloop.rollouts.cache import TrainingCache
 from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.splits import Split
-from worldloop.rollouts.store import DatasetWriter
+from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.actions import ActionSpec
+from worldloop.world_models.perception.autoencoder import to_pictures
+from worldloop.world_models.training.autoencoder import encode_cache
 from worldloop.world_models.training.config import StageConfig, TrainConfig, Trained
 from worldloop.world_models.training.fit import Diverged, Progress, learning_rate
 from worldloop.world_models.training.train import train
@@ -62,7 +65,8 @@ def curve(run: TrainConfig) -> list[tuple[str, int, dict[str, float]]]:
     seen: list[tuple[str, int, dict[str, float]]] = []
 
     def watch(progress: Progress, scores: object) -> None:
-        seen.append((progress.stage, progress.step, progress.losses))
+        if progress.stage != "encoding":
+            seen.append((progress.stage, progress.step, progress.losses))
 
     train(run, "test", watch)
     return seen
@@ -76,6 +80,30 @@ def test_an_interrupted_run_gives_the_same_curve_and_world(data: Path, tmp_path:
     assert parts == whole
     first, second = (load_world(tmp_path / name / "world").state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_encoding_goes_on_where_it_was_interrupted(data: Path, tmp_path: Path) -> None:
+    cache = TrainingCache.of(open_dataset(data / "train"), tmp_path / "cache")
+    autoencoder = load_world("doom-rooms-nano").autoencoder
+    path, partial = tmp_path / "latents.npy", tmp_path / "latents.npy.partial"
+    told: list[tuple[int, int]] = []
+
+    def ctrl_c(done: int, of: int) -> None:
+        if done == 96:
+            raise KeyboardInterrupt
+
+    partial.write_bytes(b"of another data set")
+    with pytest.raises(KeyboardInterrupt):
+        encode_cache(autoencoder, cache, path, 32, ctrl_c)
+    assert not path.exists()
+    with partial.open("ab") as file:
+        file.write(b"torn")
+    latents = encode_cache(autoencoder, cache, path, 32, lambda done, of: told.append((done, of)))
+    assert told == [(128, 160), (160, 160)] and not partial.exists()
+    parts = torch.from_numpy(np.array(cache.frames)).split(32)
+    whole = torch.cat([autoencoder.encode(to_pictures(part)) for part in parts])
+    assert latents.dtype == np.float16 and np.array_equal(latents, whole.half().numpy())
+    assert np.array_equal(encode_cache(autoencoder, cache, path, 32, ctrl_c), latents)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(data: Path, tmp_path: Path) -> None:

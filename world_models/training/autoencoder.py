@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...files import replacing
+from ...files import growing
 from ...rollouts.cache import TrainingCache
 from ..noise import normal
 from ..perception.autoencoder import Autoencoder, to_pictures
@@ -71,17 +73,42 @@ def mean_frame(cache: TrainingCache, seed: int, samples: int = 4096) -> Tensor:
 
 @torch.no_grad()
 def encode_cache(
-    autoencoder: Autoencoder, cache: TrainingCache, path: Path, batch_size: int = 256
+    autoencoder: Autoencoder,
+    cache: TrainingCache,
+    path: Path,
+    batch_size: int = 256,
+    tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> NDArray[np.float16]:
-    """Latents (N, C, h, w) of every frame of a cache, computed once and memory-mapped from ``path`` after that."""
+    """Latents (N, C, h, w) of every frame of a cache, computed once and memory-mapped from ``path`` after that.
+
+    What an interruption leaves is gone on with.
+
+    Args:
+        autoencoder: encodes.
+        cache: N frames.
+        path: an ``.npy`` file; while it is not whole it is called ``.partial``.
+        batch_size: frames encoded at once.
+        tell: called with the frames that are encoded, of N, after every batch.
+    """
     if not path.exists():
-        logger.info("Encoding %d frames", cache.num_frames)
-        device = autoencoder.latent_mean.device
-        parts = []
-        for start in range(0, cache.num_frames, batch_size):
-            frames = torch.from_numpy(np.array(cache.frames[start : start + batch_size])).to(device)
-            parts.append(autoencoder.encode(to_pictures(frames)).to(torch.float16).cpu().numpy())
-        with replacing(path) as temporary:
-            np.save(temporary, np.concatenate(parts))
-    latents: NDArray[np.float16] = np.load(path, mmap_mode="r")
-    return latents
+        n, device = cache.num_frames, autoencoder.latent_mean.device
+
+        def encode(start: int, stop: int) -> NDArray[np.float16]:
+            frames = torch.from_numpy(np.array(cache.frames[start:stop])).to(device)
+            return autoencoder.encode(to_pictures(frames)).to(torch.float16).cpu().numpy()
+
+        one = encode(0, 1)
+        head = BytesIO()
+        np.lib.format.write_array_header_1_0(
+            head, {"descr": one.dtype.str, "fortran_order": False, "shape": (n, *one.shape[1:])}
+        )
+        header = head.getvalue()
+        with growing(path, header) as file:
+            done = (file.tell() - len(header)) // one.nbytes
+            logger.info("Encoding %d frames", n - done)
+            file.truncate(len(header) + done * one.nbytes)
+            for start in range(done, n, batch_size):
+                file.write(encode(start, start + batch_size).tobytes())
+                tell(min(start + batch_size, n), n)
+    encoded: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return encoded

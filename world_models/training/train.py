@@ -11,7 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -171,7 +173,7 @@ class _Run:
             everything = config.only == "everything"
             if everything:
                 self.kept.mean_frame.copy_(mean_frame(self.cache, config.seed))
-            latents = encode_cache(world.autoencoder, self.cache, out / "latents.npy")
+            latents = self._encoded(self.cache, "latents")
             stage = HeadsStage(
                 world, self.cache, latents, config.heads, config.seed, motions=config.only != "outcomes"
             )
@@ -182,7 +184,7 @@ class _Run:
             self.recall: Recollection | None = None
             self.states: StateScores | None = None
             if self.validation is not None and (world.config.remembers or world.state_space is not None):
-                held_out = encode_cache(world.autoencoder, self.validation, out / "validation-latents.npy")
+                held_out = self._encoded(self.validation, "validation-latents")
                 if world.config.remembers:
                     self.recall = Recollection(self.kept, self.validation, held_out)
                 if world.state_space is not None:
@@ -227,6 +229,12 @@ class _Run:
             normalise_latents(world.autoencoder, self.cache, config.seed)
         world.autoencoder.eval().requires_grad_(False)
         return True
+
+    def _encoded(self, cache: TrainingCache, name: str) -> NDArray[np.float16]:
+        def tell(done: int, of: int) -> None:
+            self.watch(Progress("encoding", done, of, {}, {}), None)
+
+        return encode_cache(self.world.autoencoder, cache, self.config.out / f"{name}.npy", tell=tell)
 
     def _fit(
         self,
