@@ -21,7 +21,7 @@ from ..rollouts.cache import TrainingCache
 from ..rollouts.windows import WindowIndex
 from ..world_models.training.chance import Chance
 from ..world_models.training.config import StageConfig
-from ..world_models.training.fit import fit
+from ..world_models.training.fit import Progress, fit
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
@@ -32,8 +32,8 @@ from .training import Watch
 if TYPE_CHECKING:
     from .sb3_heads import Sb3Heads
 
-CLONING = "cloning"
-"""What progress is told of."""
+PERCEIVING, CLONING = "perceiving", "cloning"
+"""What progress is told of: choices are drawn, then learned."""
 _OBSERVED_AT_ONCE = 32
 
 
@@ -105,13 +105,20 @@ class Recorded:
         return start[:needed], seen[:needed], end[:needed]
 
     @torch.no_grad()
-    def choices(self, world: World, seed: int, discount: float | None = None) -> Choices:
+    def choices(
+        self,
+        world: World,
+        seed: int,
+        discount: float | None = None,
+        watch: Watch = lambda progress, watched: None,
+    ) -> Choices:
         """Draw them, perceived by ``world``; the same for the same seed.
 
         Args:
             world: perceives.
             seed: of the draw.
             discount: of the returns, per step; default: none are told.
+            watch: told, as of steps of training, how many choices have been perceived.
 
         Raises:
             DataError: no episode is longer than ``shortest`` frames, or nothing was ever earned.
@@ -137,6 +144,7 @@ class Recorded:
                 vectors.append(world.encode_state(state)[torch.from_numpy(lives).to(world.device)])
                 chosen_at.append(start[rows[lives]] + j)
                 ends.append(end[rows[lives]])
+            watch(Progress(PERCEIVING, min(sum(map(len, ends)), self.samples), self.samples, {}, {}), {})
         n, at, last = self.samples, np.concatenate(chosen_at), np.concatenate(ends)
         # The action that led to the next frame was chosen at this one.
         actions = torch.from_numpy(np.asarray(self.cache.actions[at[:n] + 1])).to(world.device)
@@ -215,7 +223,7 @@ def clone_behaviour(
     check_recorded(world, recorded)
     torch.manual_seed(seed)
     heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
-    stage = CloningStage(heads, recorded.choices(world, seed), training, seed)
+    stage = CloningStage(heads, recorded.choices(world, seed, watch=watch), training, seed)
     key = f"{training.fingerprint()}-{perception(world)}-{seed}-{recorded.to_json()}"
     write_json(out / "run.json", {"fingerprint": key})
     average, finished = fit(
@@ -260,7 +268,7 @@ def imitate(
     Raises:
         DataError, Diverged: as `clone_behaviour`.
     """
-    stage = CloningStage(heads, recorded.choices(world, seed, discount), training, seed)
+    stage = CloningStage(heads, recorded.choices(world, seed, discount, watch), training, seed)
     average, _ = fit(
         stage, training, checkpoint, fingerprint, precision="float32", checkpoint_every=checkpoint_every,
         after_step=lambda progress: watch(progress, {}),

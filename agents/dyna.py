@@ -15,11 +15,10 @@ from ..rollouts.gathering import gather
 from ..rollouts.store import open_dataset
 from ..world_models.training.fit import Progress as Step
 from ..world_models.training.train import train
-from .cloning import CLONING
 from .dyna_config import DynaConfig
 from .dyna_ledger import Ledger, Outcome
 from .sb3_config import check_installed
-from .train import train_agent
+from .train import PREPARING, train_agent
 
 _MAY_CHANGE = ("out", "rounds", "device", "workers", "checkpoint_every")
 
@@ -158,7 +157,7 @@ class _Round:
         marks: list[tuple[int, float]] = []
 
         def watch(step: Step, watched: dict[str, float]) -> None:
-            if step.stage == CLONING:
+            if step.stage in PREPARING:
                 self._watch(step, step.losses, tick)
                 return
             self._watch(step, {name: watched[name] for name in ("return", "value", "entropy") if name in watched}, tick)

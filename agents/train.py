@@ -20,17 +20,21 @@ from ..world_models.config import Imagination, Motions
 from ..world_models.prediction.flow import Sampler
 from ..world_models.pretrained import load_world
 from ..world_models.training.config import StageConfig
+from ..world_models.training.fit import Progress
 from ..world_models.training.train import pick_device
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent, load_agent
-from .cloning import Recorded, clone_behaviour
+from .cloning import CLONING, PERCEIVING, Recorded, clone_behaviour
 from .distilling import distil_plans
 from .planning import PlanSearch
 from .sb3_config import Algorithm, Sb3Config, check_installed
 from .training import Watch, agent_training, train_in_imagination
 from .trials import RealTrials, TrialsConfig
 
+_UNPACKING = "unpacking"
+PREPARING = (_UNPACKING, PERCEIVING, CLONING)
+"""Stages that come before anything is imagined."""
 Method = Literal["imagination", "cloning", "distilling", "sb3", "ppo-real"]
 """``imagination``: our actor-critic; ``cloning``: do what was done in the data; ``distilling``: do what planning with a
 teacher finds; ``sb3``: an algorithm of Stable-Baselines3 in imagination; ``ppo-real``: its PPO in the real world, which
@@ -172,33 +176,42 @@ def train_agent(
     overrides = {name: value for name, value in drawn.items() if value is not None}
     world = load_world(config.world, pick_device(config.device), imagination=config.imagination, **overrides)
     dataset = None if config.data is None else _dataset(config.data)
+
+    def tell(done: int, of: int) -> None:
+        watch(Progress(_UNPACKING, done, of, {}, {}), {})
+
+    cache = None if dataset is None else TrainingCache.of(dataset, tell=tell)
     about: dict[str, Any] = {
         "command": command,
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
     if config.method == "cloning":
-        assert dataset is not None
+        assert cache is not None
         agent = clone_behaviour(
-            world, _recorded(TrainingCache.of(dataset), config), config.out, config.agent, config.training,
+            world, _recorded(cache, config), config.out, config.agent, config.training,
             seed=config.seed, checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about,
             watch=watch,
         )  # fmt: skip
     elif config.method == "distilling":
-        agent = _distilled(world, _contexts(world, dataset, config), config, about, watch)
+        agent = _distilled(world, _contexts(world, dataset, cache, config), config, about, watch)
     elif config.method == "ppo-real":
         agent = _in_reality(world, config, about, watch)
     else:
-        agent = _in_imagination(world, dataset, config, about, watch)
+        agent = _in_imagination(world, dataset, cache, config, about, watch)
     return None if agent is None else config.out / "agent"
 
 
 def _in_imagination(
-    world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig, about: dict[str, Any], watch: Watch
+    world: WorldModel,
+    dataset: RolloutDataset | None,
+    cache: TrainingCache | None,
+    config: TrainAgentConfig,
+    about: dict[str, Any],
+    watch: Watch,
 ) -> Agent | None:
-    cache = None if dataset is None else TrainingCache.of(dataset)
     if cache is not None and not cache.rewards.any():
         raise ConfigError(f"Nothing is ever paid in {config.data}: an agent has nothing to learn from it.")
-    contexts, trials = _contexts(world, dataset, config), _trials(world, config)
+    contexts, trials = _contexts(world, dataset, cache, config), _trials(world, config)
     if config.method == "sb3":
         check_installed()
         from .sb3 import train_with_sb3
@@ -268,10 +281,12 @@ def _dataset(path: Path) -> RolloutDataset:
     return dataset
 
 
-def _contexts(world: WorldModel, dataset: RolloutDataset | None, config: TrainAgentConfig) -> Contexts:
+def _contexts(
+    world: WorldModel, dataset: RolloutDataset | None, cache: TrainingCache | None, config: TrainAgentConfig
+) -> Contexts:
     if dataset is not None:
         shares = config.beginnings, config.stopped
         return Contexts.from_dataset(
-            dataset, config.starts, config.context, config.seed, *shares, config.shortest, TrainingCache.of(dataset)
+            dataset, config.starts, config.context, config.seed, *shares, config.shortest, cache
         )
     return Starts(world, None).contexts

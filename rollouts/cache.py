@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = "worldloop.cache/1"
 _LABELS = ("actions", "poses", "rewards", "terminated", "truncated")
+
+
+def _silent(done: int, of: int) -> None:
+    """Tells nobody."""
 
 
 class TrainingCache:
@@ -63,20 +68,34 @@ class TrainingCache:
         self._indices: dict[int, WindowIndex] = {}
 
     @classmethod
-    def of(cls, dataset: RolloutDataset, path: Path | str | None = None) -> TrainingCache:
+    def of(
+        cls, dataset: RolloutDataset, path: Path | str | None = None, tell: Callable[[int, int], None] = _silent
+    ) -> TrainingCache:
         """The cache of ``dataset``, built if it is missing or stale; by default in its directory ``cache``.
+
+        Args:
+            dataset: what to unpack.
+            path: where.
+            tell: called with the frames that are unpacked, of all, after every episode.
 
         Raises:
             DataError: the data set is damaged, or the disk is full.
         """
         path = dataset.path / "cache" if path is None else Path(path)
         if _read_description(path).get("fingerprint") != dataset.fingerprint:
-            return cls.build(dataset, path)
+            return cls.build(dataset, path, tell)
         return cls(path)
 
     @classmethod
-    def build(cls, dataset: RolloutDataset, path: Path | str) -> TrainingCache:
+    def build(
+        cls, dataset: RolloutDataset, path: Path | str, tell: Callable[[int, int], None] = _silent
+    ) -> TrainingCache:
         """Write the cache of ``dataset`` to ``path``, whole or not at all, replacing what is there.
+
+        Args:
+            dataset: what to unpack.
+            path: where.
+            tell: called with the frames that are unpacked, of all, after every episode.
 
         Raises:
             DataError: ``path`` is not a cache, the data set is damaged, or the disk is full.
@@ -90,7 +109,7 @@ class TrainingCache:
         try:
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
                 temporary = Path(name)
-                _unpack(dataset, temporary / "new")
+                _unpack(dataset, temporary / "new", tell)
                 if path.exists():
                     path.rename(temporary / "old")
                 (temporary / "new").rename(path)
@@ -140,7 +159,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description if description.get("format") == _FORMAT else {}
 
 
-def _unpack(dataset: RolloutDataset, path: Path) -> None:
+def _unpack(dataset: RolloutDataset, path: Path, tell: Callable[[int, int], None]) -> None:
     path.mkdir()
     n, lengths = dataset.num_frames, dataset.episode_lengths
     starts = np.cumsum(lengths) - lengths
@@ -156,6 +175,7 @@ def _unpack(dataset: RolloutDataset, path: Path) -> None:
         frames[start : start + len(episode)] = episode.frames
         for name in _LABELS:
             labels[name].append(getattr(episode, name))
+        tell(int(start) + len(episode), n)
     frames.flush()
     for name in _LABELS:
         np.save(path / f"{name}.npy", np.concatenate(labels[name]))

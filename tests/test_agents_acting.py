@@ -23,6 +23,7 @@ from worldloop.rollouts.episode import Episode
 from worldloop.rollouts.metadata import DatasetInfo
 from worldloop.rollouts.store import DatasetWriter, open_dataset
 from worldloop.world_models.training.config import StageConfig
+from worldloop.world_models.training.fit import Progress
 
 ARENA = ToyArena(size=200.0, goal=(140.0, 140.0), goal_radius=30.0)
 SMALL = ActorCriticConfig(HeadsConfig(width=16, members=2, bins=21))
@@ -245,7 +246,10 @@ def test_choices_are_what_was_done_next_after_what_was_seen_so_far(walks: Traini
     chosen = Recorded(walks, 200, context=3, shortest=shortest).choices(world, 0, discount=0.9)
     assert len(chosen.vectors) == len(chosen.actions) == len(chosen.returns) == 200
     assert torch.equal(chosen.actions, torch.where(chosen.vectors[:, 0] * ARENA.size < 100, 5, 1))
-    again = Recorded(walks, 200, context=3, shortest=shortest).choices(world, 0)
+    told: list[Progress] = []
+    again = Recorded(walks, 200, context=3, shortest=shortest).choices(world, 0, watch=lambda p, w: told.append(p))
+    assert [p.step for p in told] == sorted({p.step for p in told}) and {p.steps for p in told} == {200}
+    assert told[-1].step == 200 and told[-1].stage == "perceiving"
     assert torch.equal(chosen.vectors, again.vectors) and again.returns is None
     start, seen, end = Recorded(walks, 200, context=3, shortest=shortest, beginnings=0.5).walks(0)
     assert np.isin(start, walks.episode_start).mean() > 0.4

@@ -124,6 +124,15 @@ def test_a_reader_keeps_its_cache_while_it_is_built_anew(tmp_path: Path) -> None
     assert np.array_equal(old.frames, before)
 
 
+def test_unpacking_tells_how_far_it_is_and_is_done_once(tmp_path: Path) -> None:
+    write_dataset(tmp_path, LENGTHS)
+    dataset, told = open_dataset(tmp_path), []
+    for _ in range(2):
+        TrainingCache.of(dataset, tell=lambda done, of: told.append((done, of)))
+    ends = np.cumsum(dataset.episode_lengths).tolist()
+    assert told == [(end, ends[-1]) for end in ends]
+
+
 def test_a_cache_never_replaces_something_else(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", LENGTHS)
     (tmp_path / "precious").mkdir()

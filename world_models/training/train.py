@@ -119,7 +119,7 @@ class _Run:
         if dataset.split != "train":
             raise DataError(f"{config.data} holds maps of the {dataset.split} split; train on the train split only.")
         self.about_data = {"frames": dataset.num_frames, "maps": len({*dataset.map_seeds.tolist()})}
-        self.cache = TrainingCache.of(dataset)
+        self.cache = TrainingCache.of(dataset, tell=self._telling("unpacking"))
         self.validation: TrainingCache | None = None
         if config.validation is not None:
             held_out = open_dataset(config.validation, purpose="validation")
@@ -127,7 +127,7 @@ class _Run:
                 raise DataError(
                     f"{config.validation} holds maps of the {held_out.split} split; validate on the validation split."
                 )
-            self.validation = TrainingCache.of(held_out)
+            self.validation = TrainingCache.of(held_out, tell=self._telling("unpacking"))
             if self.validation.action_spec != self.cache.action_spec:
                 raise DataError(f"{config.validation} was recorded with other actions than {config.data}.")
         shape = preset(config.preset, self.cache.action_spec, self.cache.frame_size)
@@ -231,10 +231,11 @@ class _Run:
         return True
 
     def _encoded(self, cache: TrainingCache, name: str) -> NDArray[np.float16]:
-        def tell(done: int, of: int) -> None:
-            self.watch(Progress("encoding", done, of, {}, {}), None)
+        path = self.config.out / f"{name}.npy"
+        return encode_cache(self.world.autoencoder, cache, path, tell=self._telling("encoding"))
 
-        return encode_cache(self.world.autoencoder, cache, self.config.out / f"{name}.npy", tell=tell)
+    def _telling(self, stage: str) -> Callable[[int, int], None]:
+        return lambda done, of: self.watch(Progress(stage, done, of, {}, {}), None)
 
     def _fit(
         self,
