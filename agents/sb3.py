@@ -98,7 +98,9 @@ def train_with_sb3(
     config = config or Sb3Config()
     check_states(world)
     check_actions(algorithm, world.actions)
-    shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers)
+    if config.shared and algorithm == "DQN":
+        raise ConfigError("DQN has one network and nothing to share: leave out shared, or choose PPO or A2C.")
+    shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers, config.shared)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
     told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"
     imitating = imitating or agent_training()

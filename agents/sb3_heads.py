@@ -11,6 +11,7 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
@@ -32,11 +33,14 @@ class Sb3Shape:
         algorithm: that taught it.
         observation: (D,) state vectors, or (C, H, W) stacked frames with levels 0 … 255.
         hidden: widths of the hidden layers; frames go through NatureCNN (Mnih et al. 2015) before them.
+        shared: policy and critic have these layers in common, as they have NatureCNN, so that what the critic must tell
+            apart the policy sees; otherwise each has its own.
     """
 
     algorithm: Algorithm
     observation: tuple[int, ...]
     hidden: tuple[int, ...]
+    shared: bool = False
 
     @property
     def space(self) -> gym.spaces.Box:
@@ -53,6 +57,12 @@ class Sb3Shape:
     @property
     def settings(self) -> dict[str, Any]:
         """Its ``policy_kwargs``."""
+        if self.shared:
+            return {
+                "net_arch": [],
+                "features_extractor_class": Trunk,
+                "features_extractor_kwargs": {"hidden": self.hidden},
+            }
         return {"net_arch": [*self.hidden]}
 
     def build(self, spec: ActionSpec) -> BasePolicy:
@@ -64,6 +74,26 @@ class Sb3Shape:
         check_actions(self.algorithm, spec)
         kind = ALGORITHMS[self.algorithm].policy_aliases[self.policy]
         return kind(self.space, action_space(spec), lambda _: 0.0, **self.settings)
+
+
+class Trunk(BaseFeaturesExtractor):
+    """Hidden layers that policy and critic share.
+
+    Args:
+        space: of state vectors.
+        hidden: their widths.
+    """
+
+    def __init__(self, space: gym.Space[Any], hidden: tuple[int, ...]) -> None:
+        super().__init__(space, hidden[-1])
+        self.hidden = tuple(hidden)
+        assert space.shape is not None
+        self.net = nn.Sequential(*create_mlp(space.shape[0], -1, [*hidden], nn.Tanh))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(N, width) of vectors (N, D)."""
+        seen: Tensor = self.net(vectors)
+        return seen
 
 
 class Sb3Policy(PolicyHead):
@@ -206,7 +236,7 @@ def heads_from(
         KeyError, TypeError, ValueError, ConfigError: they make no heads.
     """
     observed, hidden = (tuple(int(n) for n in shape[name]) for name in ("observation", "hidden"))
-    made = Sb3Heads(Sb3Shape(shape["algorithm"], observed, hidden), spec, Sb3Config(**config))
+    made = Sb3Heads(Sb3Shape(shape["algorithm"], observed, hidden, shape["shared"]), spec, Sb3Config(**config))
     made.restore(weights)
     return made
 
@@ -230,7 +260,10 @@ def heads_of(model: BaseAlgorithm, spec: ActionSpec, config: Sb3Config | None = 
     net, arch = model.policy, getattr(model.policy, "net_arch", [])
     same = not isinstance(arch, dict) or arch.get("pi") == arch.get("vf")
     layers = arch.get("pi", []) if isinstance(arch, dict) else arch
-    shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), tuple(layers))
+    trunk = getattr(net, "features_extractor", None)
+    shared = isinstance(trunk, Trunk)
+    hidden = trunk.hidden if isinstance(trunk, Trunk) else tuple(layers)
+    shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), hidden, shared)
     if len(shape.observation) not in (1, 3) or net.observation_space != shape.space:
         raise ConfigError(f"Agents see state vectors or stacked frames; this model sees {net.observation_space}.")
     with torch.random.fork_rng(devices=[]):

@@ -591,3 +591,28 @@ def test_ppo_in_the_real_rooms_from_beginning_to_end(tmp_path: Path) -> None:
         agent.world, {"real": agent}, TransferConfig(tasks=("find-near",), episodes=2, envs=2, max_steps=5)
     )
     assert [row.name for row in report.rows] == ["real", "random"]
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_policy_and_critic_can_share_their_layers(tmp_path: Path, algorithm: str) -> None:
+    together = replace(SMALL, layers=2, shared=True)
+    agent = train(tmp_path / "whole", algorithm, steps=640, config=together)
+    assert train(tmp_path / "parts", algorithm, steps=640, config=together, stop_after=200) is None
+    resumed = train(tmp_path / "parts", algorithm, steps=640, config=together)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(agent), parameters(resumed), strict=True))
+    # Two layers of 16 once, and a line behind them for each of the keys and the value.
+    d, n = agent.world.state_size, KEYS.n
+    assert sum(p.numel() for p in parameters(agent)) == (d + 1) * 16 + 17 * 16 + 17 * n + 17
+    vectors = torch.randn(5, d)
+    loaded = load_agent(tmp_path / "whole" / "agent", agent.world)
+    assert loaded.heads.shape.shared and torch.equal(loaded.probabilities(vectors), agent.probabilities(vectors))
+    layers = agent.heads.policy.net.features_extractor
+    for told in (agent.value(vectors).sum(), agent.heads.policy.log_prob(vectors, torch.zeros(5).long()).sum()):
+        layers.zero_grad()
+        told.backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layers.parameters())
+
+
+def test_dqn_has_nothing_to_share(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to share"):
+        train(tmp_path, "DQN", config=replace(SMALL, shared=True))
