@@ -454,9 +454,10 @@ def test_a_run_may_begin_with_what_was_done_and_what_came_of_it(algorithm, tmp_p
     assert float(before.max()) < 0.5
 
 
-def test_a_run_that_began_by_imitating_goes_on_to_the_same_agent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shared=True)], ids=["apart", "shared"])
+def test_a_run_that_began_by_imitating_goes_on_to_the_same_agent(tmp_path: Path, config: Sb3Config) -> None:
     recorded, noisy = recorded_turns(tmp_path / "data"), ToyWorld(ARENA, noise=4.0)
-    begin = {"imitated": recorded, "imitating": IMITATING}
+    begin = {"imitated": recorded, "imitating": IMITATING, "config": config}
     whole = train(tmp_path / "whole", world=noisy, steps=640, **begin)
 
     def interrupt(progress, watched) -> None:
@@ -472,7 +473,7 @@ def test_a_run_that_began_by_imitating_goes_on_to_the_same_agent(tmp_path: Path)
     parts = train(tmp_path / "parts", world=noisy, steps=640, **begin)
     assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(parts), strict=True))
     with pytest.raises(ConfigError, match="another configuration"):
-        train(tmp_path / "parts", world=noisy, steps=640)
+        train(tmp_path / "parts", world=noisy, steps=640, config=config)
 
 
 def test_imitating_what_does_not_fit_is_refused(tmp_path: Path) -> None:

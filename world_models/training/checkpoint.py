@@ -28,8 +28,10 @@ def save_checkpoint(
             if parameter in optimizer.state:
                 tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
     metadata = {"about": json.dumps({"format": FORMAT, "step": step, "fingerprint": fingerprint})}
+    # Copies: what a module knows by two names is written under both.
+    whole = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     with replacing(path) as temporary:
-        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
+        save_file(whole, temporary, metadata=metadata)
 
 
 def load_checkpoint(
