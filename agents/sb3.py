@@ -98,9 +98,10 @@ def train_with_sb3(
     config = config or Sb3Config()
     check_states(world)
     check_actions(algorithm, world.actions)
-    if config.shared and algorithm == "DQN":
-        raise ConfigError("DQN has one network and nothing to share: leave out shared, or choose PPO or A2C.")
-    shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers, config.shared)
+    tokens = getattr(world, "state_tokens", None) if config.tokens else None
+    if config.tokens and tokens is None:
+        raise ConfigError("The states of this world have no tokens: leave out tokens.")
+    shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers, tokens)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
     told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"
     imitating = imitating or agent_training()

@@ -50,8 +50,8 @@ class Sb3Config:
     """The learning rate stays, or falls in a straight line to 0; then all steps are to be asked for at once."""
     checkpoint_every: int = 20_000
     """Steps in all environments together between checkpoints."""
-    shared: bool = False
-    """Policy and critic of PPO and A2C on state vectors share their hidden layers, as those on frames do."""
+    tokens: bool = False
+    """State vectors are seen token by token, through layers that policy and critic share; otherwise all at once."""
 
     def __post_init__(self) -> None:
         counts = (self.envs, self.batch_size, self.width, self.layers, self.epochs, self.buffer)

@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
@@ -22,6 +22,8 @@ from ..world_models.actions import ActionSpec
 from .policies import PolicyHead
 from .sb3_config import EXPLORES, Algorithm, Sb3Config
 
+TOKEN_FEATURES = 16
+"""Numbers that `TokenFeatures` makes of each token."""
 ALGORITHMS: dict[Algorithm, type[BaseAlgorithm]] = {"PPO": PPO, "A2C": A2C, "DQN": DQN}
 
 
@@ -33,14 +35,14 @@ class Sb3Shape:
         algorithm: that taught it.
         observation: (D,) state vectors, or (C, H, W) stacked frames with levels 0 … 255.
         hidden: widths of the hidden layers; frames go through NatureCNN (Mnih et al. 2015) before them.
-        shared: policy and critic have these layers in common, as they have NatureCNN, so that what the critic must tell
-            apart the policy sees; otherwise each has its own.
+        tokens: T and W: the first T · W numbers of a state vector are T tokens of W numbers, one for each part of the
+            picture, and go through `TokenFeatures` before the hidden layers; None: vectors go there as they are.
     """
 
     algorithm: Algorithm
     observation: tuple[int, ...]
     hidden: tuple[int, ...]
-    shared: bool = False
+    tokens: tuple[int, int] | None = None
 
     @property
     def space(self) -> gym.spaces.Box:
@@ -57,13 +59,11 @@ class Sb3Shape:
     @property
     def settings(self) -> dict[str, Any]:
         """Its ``policy_kwargs``."""
-        if self.shared:
-            return {
-                "net_arch": [],
-                "features_extractor_class": Trunk,
-                "features_extractor_kwargs": {"hidden": self.hidden},
-            }
-        return {"net_arch": [*self.hidden]}
+        settings: dict[str, Any] = {"net_arch": [*self.hidden]}
+        if self.tokens is not None:
+            settings["features_extractor_class"] = TokenFeatures
+            settings["features_extractor_kwargs"] = {"tokens": self.tokens}
+        return settings
 
     def build(self, spec: ActionSpec) -> BasePolicy:
         """A new network.
@@ -76,24 +76,27 @@ class Sb3Shape:
         return kind(self.space, action_space(spec), lambda _: 0.0, **self.settings)
 
 
-class Trunk(BaseFeaturesExtractor):
-    """Hidden layers that policy and critic share.
+class TokenFeatures(BaseFeaturesExtractor):
+    """Every token of a state through the same two layers, which policy and critic share, as they share NatureCNN on
+    frames: what a goal looks like is learned once and not for each part of the picture.
 
     Args:
-        space: of state vectors.
-        hidden: their widths.
+        space: of state vectors (D,).
+        tokens: T and W, of which their first T · W numbers are; the others pass.
     """
 
-    def __init__(self, space: gym.Space[Any], hidden: tuple[int, ...]) -> None:
-        super().__init__(space, hidden[-1])
-        self.hidden = tuple(hidden)
+    def __init__(self, space: gym.Space[Any], tokens: tuple[int, int]) -> None:
         assert space.shape is not None
-        self.net = nn.Sequential(*create_mlp(space.shape[0], -1, [*hidden], nn.Tanh))
+        count, width = tokens
+        super().__init__(space, count * TOKEN_FEATURES + space.shape[0] - count * width)
+        self.tokens = (count, width)
+        self.net = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, TOKEN_FEATURES), nn.ReLU())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(N, width) of vectors (N, D)."""
-        seen: Tensor = self.net(vectors)
-        return seen
+        """(N, F) of vectors (N, D)."""
+        count, width = self.tokens
+        seen = self.net(vectors[:, : count * width].unflatten(1, self.tokens))
+        return torch.cat([seen.flatten(1), vectors[:, count * width :]], 1)
 
 
 class Sb3Policy(PolicyHead):
@@ -236,7 +239,8 @@ def heads_from(
         KeyError, TypeError, ValueError, ConfigError: they make no heads.
     """
     observed, hidden = (tuple(int(n) for n in shape[name]) for name in ("observation", "hidden"))
-    made = Sb3Heads(Sb3Shape(shape["algorithm"], observed, hidden, shape["shared"]), spec, Sb3Config(**config))
+    tokens = None if shape["tokens"] is None else (int(shape["tokens"][0]), int(shape["tokens"][1]))
+    made = Sb3Heads(Sb3Shape(shape["algorithm"], observed, hidden, tokens), spec, Sb3Config(**config))
     made.restore(weights)
     return made
 
@@ -260,10 +264,9 @@ def heads_of(model: BaseAlgorithm, spec: ActionSpec, config: Sb3Config | None = 
     net, arch = model.policy, getattr(model.policy, "net_arch", [])
     same = not isinstance(arch, dict) or arch.get("pi") == arch.get("vf")
     layers = arch.get("pi", []) if isinstance(arch, dict) else arch
-    trunk = getattr(net, "features_extractor", None)
-    shared = isinstance(trunk, Trunk)
-    hidden = trunk.hidden if isinstance(trunk, Trunk) else tuple(layers)
-    shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), hidden, shared)
+    features = getattr(net, "features_extractor", None)
+    tokens = features.tokens if isinstance(features, TokenFeatures) else None
+    shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), tuple(layers), tokens)
     if len(shape.observation) not in (1, 3) or net.observation_space != shape.space:
         raise ConfigError(f"Agents see state vectors or stacked frames; this model sees {net.observation_space}.")
     with torch.random.fork_rng(devices=[]):

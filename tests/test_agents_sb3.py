@@ -454,9 +454,10 @@ def test_a_run_may_begin_with_what_was_done_and_what_came_of_it(algorithm, tmp_p
     assert float(before.max()) < 0.5
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(SMALL, shared=True)], ids=["apart", "shared"])
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, tokens=True)], ids=["vectors", "tokens"])
 def test_a_run_that_began_by_imitating_goes_on_to_the_same_agent(tmp_path: Path, config: Sb3Config) -> None:
     recorded, noisy = recorded_turns(tmp_path / "data"), ToyWorld(ARENA, noise=4.0)
+    noisy.state_tokens = (1, 2)
     begin = {"imitated": recorded, "imitating": IMITATING, "config": config}
     whole = train(tmp_path / "whole", world=noisy, steps=640, **begin)
 
@@ -594,26 +595,32 @@ def test_ppo_in_the_real_rooms_from_beginning_to_end(tmp_path: Path) -> None:
     assert [row.name for row in report.rows] == ["real", "random"]
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
-def test_policy_and_critic_can_share_their_layers(tmp_path: Path, algorithm: str) -> None:
-    together = replace(SMALL, layers=2, shared=True)
-    agent = train(tmp_path / "whole", algorithm, steps=640, config=together)
-    assert train(tmp_path / "parts", algorithm, steps=640, config=together, stop_after=200) is None
-    resumed = train(tmp_path / "parts", algorithm, steps=640, config=together)
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
+def test_states_can_be_seen_token_by_token(tmp_path: Path, algorithm: str) -> None:
+    world, by_token = ToyWorld(ARENA), replace(SMALL, tokens=True)
+    size = world.state_size
+    world.state_tokens = (2, 2)
+    agent = train(tmp_path / "whole", algorithm, world, steps=640, config=by_token)
+    assert train(tmp_path / "parts", algorithm, world, steps=640, config=by_token, stop_after=200) is None
+    resumed = train(tmp_path / "parts", algorithm, world, steps=640, config=by_token)
     assert all(torch.equal(a, b) for a, b in zip(parameters(agent), parameters(resumed), strict=True))
-    # Two layers of 16 once, and a line behind them for each of the keys and the value.
-    d, n = agent.world.state_size, KEYS.n
-    assert sum(p.numel() for p in parameters(agent)) == (d + 1) * 16 + 17 * 16 + 17 * n + 17
-    vectors = torch.randn(5, d)
-    loaded = load_agent(tmp_path / "whole" / "agent", agent.world)
-    assert loaded.heads.shape.shared and torch.equal(loaded.probabilities(vectors), agent.probabilities(vectors))
-    layers = agent.heads.policy.net.features_extractor
-    for told in (agent.value(vectors).sum(), agent.heads.policy.log_prob(vectors, torch.zeros(5).long()).sum()):
-        layers.zero_grad()
-        told.backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layers.parameters())
+    vectors = torch.randn(5, size)
+    loaded = load_agent(tmp_path / "whole" / "agent", world)
+    assert loaded.heads.shape.tokens == (2, 2)
+    assert torch.equal(loaded.probabilities(vectors), agent.probabilities(vectors))
+    net = agent.heads.policy.net
+    features = net.q_net.features_extractor if algorithm == "DQN" else net.features_extractor
+    one, other = features(vectors), features(vectors.roll(2, 1))
+    assert size == 4 and one.shape == (5, 32)
+    # Where tokens change places, so do their features.
+    assert not torch.equal(one, other) and torch.allclose(one.roll(16, 1), other, atol=1e-6)
+    told = [agent.value(vectors)] if algorithm == "DQN" else [agent.value(vectors), agent.heads.policy.entropy(vectors)]
+    for number in told:
+        features.zero_grad()
+        number.sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in features.parameters())
 
 
-def test_dqn_has_nothing_to_share(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing to share"):
-        train(tmp_path, "DQN", config=replace(SMALL, shared=True))
+def test_states_without_tokens_cannot_be_seen_token_by_token(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no tokens"):
+        train(tmp_path, config=replace(SMALL, tokens=True))

@@ -110,6 +110,15 @@ class WorldModel(nn.Module):
         return 0 if self.state_space is None else self.state_space.size + _BY_POSES
 
     @property
+    def state_tokens(self) -> tuple[int, int] | None:
+        """T and W: the first T · W numbers of a state vector are T tokens of W numbers, each of a part of the picture;
+        None where the world has no state space."""
+        if self.state_space is None:
+            return None
+        width = self.state_space.config.width
+        return self.state_space.size // width, width
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters live."""
         return self.autoencoder.latent_mean.device
