@@ -264,7 +264,7 @@ def heads_of(model: BaseAlgorithm, spec: ActionSpec, config: Sb3Config | None = 
     net, arch = model.policy, getattr(model.policy, "net_arch", [])
     same = not isinstance(arch, dict) or arch.get("pi") == arch.get("vf")
     layers = arch.get("pi", []) if isinstance(arch, dict) else arch
-    features = getattr(net, "features_extractor", None)
+    features = getattr(getattr(net, "q_net", net), "features_extractor", None)
     tokens = features.tokens if isinstance(features, TokenFeatures) else None
     shape = Sb3Shape(algorithm, tuple(net.observation_space.shape or ()), tuple(layers), tokens)
     if len(shape.observation) not in (1, 3) or net.observation_space != shape.space:
