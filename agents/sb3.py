@@ -90,8 +90,8 @@ def train_with_sb3(
         The agent, or None where ``stop_after`` ended the run before that.
 
     Raises:
-        ConfigError: an algorithm that does not fit the actions or cannot imitate, a world without a state space, starts
-            or recordings of another world, or ``out`` holds another run.
+        ConfigError: an algorithm that does not fit the actions or cannot imitate, a world without a state space or
+            without the tokens that are asked for, starts or recordings of another world, or ``out`` holds another run.
         DataError: there is nothing to imitate.
         Diverged: something became NaN; the last checkpoint is kept.
     """
