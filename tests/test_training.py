@@ -65,7 +65,7 @@ def curve(run: TrainConfig) -> list[tuple[str, int, dict[str, float]]]:
     seen: list[tuple[str, int, dict[str, float]]] = []
 
     def watch(progress: Progress, scores: object) -> None:
-        if progress.stage != "encoding":
+        if progress.losses:
             seen.append((progress.stage, progress.step, progress.losses))
 
     train(run, "test", watch)
