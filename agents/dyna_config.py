@@ -14,7 +14,7 @@ from ..world_models.training.config import StageConfig, TrainConfig
 from .actor_critic import ActorCriticConfig
 from .sb3_config import Sb3Config
 from .train import TrainAgentConfig
-from .training import agent_training
+from .training import agent_training, cloning_training
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -23,19 +23,19 @@ Device = Literal["auto", "cpu", "cuda"]
 class DynaCollect:
     """What is recorded of the real world."""
 
-    first_maps: int = 320
+    first_maps: int = 480
     """Training maps that the explorers record in round 0."""
-    maps: int = 160
+    maps: int = 240
     """New training maps of every later round."""
     steps: int = 250
     """Frames per map."""
-    acting: float = 1.0
-    """Share of the last round's agent in later rounds; that of all explorers together is 1."""
-    search: float = 0.0
+    acting: float = 2.0
+    """Share of the last round's agent in later rounds; that of all explorers but the searching one together is 1."""
+    search: float = 2.0
     """Share of the searching explorer, which knows the goal only when it sees it, beside 1 of all other explorers."""
-    epsilon: float = 0.05
+    epsilon: float = 0.08
     """Probability that an action is replaced by a random one."""
-    goal_fraction: float = 0.5
+    goal_fraction: float = 0.8
     """How often the waypoint explorer walks to the goal object."""
     env_kwargs: EnvKwargs = field(default_factory=lambda: {"task": "find", "level": "near"})
     """Arguments of DoomRooms: what is to be learned. How it is tried is told by the transfer options."""
@@ -85,22 +85,26 @@ class DynaAgent:
     """Where actions lead: to the likeliest place, or drawn."""
     curiosity: float = 0.02
     """With sb3, in video: reward of an imagined step that shows what memory has not."""
-    imagined_steps: int = 250_000
+    imagined_steps: int = 100_000
     """With sb3: steps in all imagined environments together."""
     time_limit: int = 15
     """With sb3: imagined steps after which an episode is cut off."""
-    sb3: Sb3Config = field(default_factory=lambda: Sb3Config(envs=32, rollout=32, schedule="linear"))
+    sb3: Sb3Config = field(
+        default_factory=lambda: Sb3Config(envs=32, rollout=32, schedule="linear", discount=0.95, tokens=True)
+    )
     """How PPO learns."""
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """How our actor-critic learns, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
-    """Steps, batch size, learning rate of our actor-critic, and of imitating."""
-    imitate: bool = False
+    """Steps, batch size, learning rate of our actor-critic."""
+    imitate: bool = True
     """With sb3: begin with what was done in the data, and what came of it; see `worldloop train-agent`."""
-    rewarded: bool = False
+    rewarded: bool = True
     """Imitate only episodes in which more was earned than lost."""
-    samples: int = 4096
+    samples: int = 40_000
     """Recorded choices that are imitated."""
+    cloning: StageConfig = field(default_factory=cloning_training)
+    """Steps, batch size, learning rate of imitating."""
     starts: int = 8192
     """Recorded starts that agents imagine from."""
     beginnings: float = 0.3
@@ -120,15 +124,16 @@ class DynaAgent:
         self, out: Path, world: str, data: Path, seed: int, device: Device, checkpoint_every: int
     ) -> TrainAgentConfig:
         """The training of one agent."""
-        curious = self.method == "sb3" and self.imagination == "video"
+        sb3 = self.method == "sb3"
         return TrainAgentConfig(
             out, world=world, data=data, method=self.method, imagination=self.imagination,
             denoising_steps=self.denoising_steps, sampler=self.sampler, motions=self.motions,
-            curiosity=self.curiosity if curious else 0.0,
+            curiosity=self.curiosity if sb3 and self.imagination == "video" else 0.0,
             imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
             training=self.training, starts=self.starts, beginnings=self.beginnings, stopped=self.stopped,
-            context=self.context, shortest=self.shortest, imitate=self.imitate, rewarded=self.rewarded,
-            samples=self.samples, seed=seed, device=device, checkpoint_every=checkpoint_every,
+            context=self.context, shortest=self.shortest, imitate=sb3 and self.imitate,
+            rewarded=sb3 and self.imitate and self.rewarded, samples=self.samples, cloning=self.cloning, seed=seed, device=device,
+            checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     @property
@@ -242,9 +247,11 @@ def smoke(config: DynaConfig) -> DynaConfig:
         first=FirstSteps(few(40), few(40), few(20), few(20)),
         further=FurtherSteps(few(20), few(10), few(10)),
         agent=replace(
-            config.agent, imagined_steps=200, time_limit=10, sb3=Sb3Config(envs=4, rollout=10, batch_size=20),
+            config.agent, imagined_steps=200, time_limit=10,
+            sb3=replace(config.agent.sb3, envs=4, rollout=10, batch_size=20),
             actor_critic=replace(config.agent.actor_critic, horizon=5, first_horizon=3),
             training=replace(config.agent.training, steps=20, batch_size=16, warmup=2), starts=16,
+            samples=64, cloning=replace(config.agent.cloning, steps=20, batch_size=16, warmup=2), rewarded=False,
         ),
         checkpoint_every=5,
     )  # fmt: skip

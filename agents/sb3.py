@@ -36,7 +36,7 @@ from .sb3_config import EXPLORES, Algorithm, Sb3Config
 from .sb3_heads import ALGORITHMS, Sb3Heads, Sb3Shape, check_actions, heads_of
 from .sb3_learning import Learning, learn
 from .stored import perception
-from .training import Watch, agent_training, claim
+from .training import Watch, claim, cloning_training
 from .trials import MakeEnv, RealTrials
 
 _LEAST_SIDE = 36
@@ -104,7 +104,7 @@ def train_with_sb3(
     shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers, tokens)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
     told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"
-    imitating = imitating or agent_training()
+    imitating = imitating or cloning_training()
     if imitated is not None:
         if algorithm == "DQN":
             raise ConfigError("DQN has no policy that could imitate: choose PPO or A2C.")

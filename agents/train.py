@@ -29,7 +29,7 @@ from .cloning import CLONING, PERCEIVING, Recorded, clone_behaviour
 from .distilling import distil_plans
 from .planning import PlanSearch
 from .sb3_config import Algorithm, Sb3Config, check_installed
-from .training import Watch, agent_training, train_in_imagination
+from .training import Watch, agent_training, cloning_training, train_in_imagination
 from .trials import RealTrials, TrialsConfig
 
 _UNPACKING = "unpacking"
@@ -70,7 +70,7 @@ class TrainAgentConfig:
     but little. 0 for none."""
     imitate: bool = False
     """With sb3: begin with a policy that does what was done in the data, and a critic that knows what came of it;
-    learned from --samples choices as --training says. PPO and A2C only."""
+    learned from --samples choices as --cloning says. PPO and A2C only."""
     rewarded: bool = False
     """Cloning and --imitate learn only from episodes in which more was earned than lost."""
     starts: int = 512
@@ -100,7 +100,9 @@ class TrainAgentConfig:
     agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """How the agent learns by actor-critic, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
-    """Steps, batch size, learning rate, of actor-critic, cloning and --imitate."""
+    """Steps, batch size, learning rate, of actor-critic and distilling."""
+    cloning: StageConfig = field(default_factory=cloning_training)
+    """The same of cloning and --imitate."""
     algorithm: Algorithm = "PPO"
     """With sb3: which one."""
     imagined_steps: int = 200_000
@@ -188,7 +190,7 @@ def train_agent(
     if config.method == "cloning":
         assert cache is not None
         agent = clone_behaviour(
-            world, _recorded(cache, config), config.out, config.agent, config.training,
+            world, _recorded(cache, config), config.out, config.agent, config.cloning,
             seed=config.seed, checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about,
             watch=watch,
         )  # fmt: skip
@@ -219,7 +221,7 @@ def _in_imagination(
         return train_with_sb3(
             world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
             curiosity=config.curiosity, imitated=_recorded(cache, config) if config.imitate and cache else None,
-            imitating=config.training, trials=trials, seed=config.seed, stop_after=config.stop_after, about=about,
+            imitating=config.cloning, trials=trials, seed=config.seed, stop_after=config.stop_after, about=about,
             watch=watch,
         )  # fmt: skip
     return train_in_imagination(

@@ -44,6 +44,11 @@ def agent_training(steps: int = 3000) -> StageConfig:
     return StageConfig(steps, batch_size=64, learning_rate=1e-3, warmup=50, weight_decay=0.0, clip=10.0, ema=0.99)
 
 
+def cloning_training(steps: int = 4000) -> StageConfig:
+    """How what was done in recordings is learned unless told otherwise."""
+    return StageConfig(steps, batch_size=256, learning_rate=1e-3, warmup=50, weight_decay=0.05, clip=10.0, ema=0.99)
+
+
 def train_in_imagination(
     world: World,
     contexts: Contexts,

@@ -27,7 +27,7 @@ FEW_ROUNDS = ("--collect.first-maps", "3", "--collect.maps", "2", "--collect.ste
               "--agent.imagined-steps", "32", "--agent.time-limit", "4", "--agent.starts", "4",
               "--agent.sb3.envs", "2", "--agent.sb3.rollout", "4", "--agent.sb3.batch-size", "4",
               "--agent.sb3.checkpoint-every", "8", "--agent.denoising-steps", "2",
-              "--agent.imitate", "--agent.samples", "16", "--agent.training.steps", "4",
+              "--agent.no-rewarded", "--agent.samples", "16", "--agent.cloning.steps", "4",
               "--checkpoint-every", "1", "--transfer.tasks", "find-near",
               "--transfer.episodes", "4", "--transfer.envs", "2", "--transfer.max-steps", "6")  # fmt: skip
 HERE = Path(__file__).parent

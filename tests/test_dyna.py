@@ -147,9 +147,11 @@ def test_the_stages_of_a_run_fit_together() -> None:
     assert config.world(0).start_from == () and config.world(0).autoencoder == config.first.autoencoder
     assert config.world(2).start_from == (str(Path("x/round-1/world/world").resolve()),)
     assert config.learning(1).world == "x/round-1/world/world" and config.learning(1).data == config.data
-    searching = DynaConfig(Path("x"), collect=DynaCollect(search=2.0), agent=DynaAgent(imitate=True, samples=7))
-    assert searching.recording(0, None).search == 2.0 and firsts[0].search == 0.0
-    assert searching.learning(0).imitate and searching.learning(0).samples == 7 and not config.learning(0).imitate
+    asked = DynaConfig(Path("x"), collect=DynaCollect(search=0.5), agent=DynaAgent(samples=7, rewarded=False))
+    assert asked.recording(0, None).search == 0.5 and firsts[0].search == config.collect.search
+    assert asked.learning(0).samples == 7 and asked.learning(0).imitate and not asked.learning(0).rewarded
+    ours = DynaConfig(Path("x"), agent=DynaAgent(method="imagination", imagination="state")).learning(0)
+    assert config.learning(0).imitate and config.learning(0).rewarded and not (ours.imitate or ours.rewarded)
     assert smoke(config).maps_after(1) < 20 and smoke(config).rounds == 2
     with pytest.raises(ConfigError, match="at least one round"):
         DynaConfig(Path("x"), rounds=0)
