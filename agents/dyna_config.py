@@ -132,8 +132,8 @@ class DynaAgent:
             imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
             training=self.training, starts=self.starts, beginnings=self.beginnings, stopped=self.stopped,
             context=self.context, shortest=self.shortest, imitate=sb3 and self.imitate,
-            rewarded=sb3 and self.imitate and self.rewarded, samples=self.samples, cloning=self.cloning, seed=seed, device=device,
-            checkpoint_every=checkpoint_every,
+            rewarded=sb3 and self.imitate and self.rewarded, samples=self.samples, cloning=self.cloning, seed=seed,
+            device=device, checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     @property
