@@ -20,7 +20,7 @@ FEW_STEPS = ("--autoencoder.steps", "4", "--autoencoder.batch-size", "2", "--hea
              "--heads.batch-size", "2", "--dynamics.steps", "4", "--dynamics.batch-size", "2",
              "--state.steps", "2", "--state.batch-size", "2")  # fmt: skip
 FEW_ROUNDS = ("--collect.first-maps", "3", "--collect.maps", "2", "--collect.steps", "40",
-              "--collect.goal-fraction", "1", "--collect.acting", "0.13",
+              "--collect.goal-fraction", "1", "--collect.acting", "0.13", "--collect.search", "0",
               "--collect.env-kwargs", "task=find", "level=near",
               *(f"{word.replace('--', '--first.')}" if word.startswith("--") else word for word in FEW_STEPS),
               *(f"{word.replace('--', '--further.')}" if word.startswith("--") else word for word in FEW_STEPS[4:]),
