@@ -89,20 +89,26 @@ class ActorCritic(nn.Module):
         size: D of state vectors.
         spec: the world's actions.
         config: how to learn.
+        tokens: T and W, of which the first T · W numbers of state vectors are, where they are to be seen token by
+            token; None: all at once.
 
     Raises:
-        ConfigError: an estimator that does not fit the actions.
+        ConfigError: an estimator that does not fit the actions, or tokens where ``config.heads`` wants none.
     """
 
-    def __init__(self, size: int, spec: ActionSpec, config: ActorCriticConfig) -> None:
+    def __init__(
+        self, size: int, spec: ActionSpec, config: ActorCriticConfig, tokens: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
+        if config.heads.tokens != (tokens is not None):
+            raise ConfigError(f"heads.tokens is {config.heads.tokens}, and the tokens given are {tokens}.")
         if config.estimator == "dynamics" and spec.kind == "discrete":
             raise ConfigError("Keys have no slope to follow through the dynamics: choose estimator='reinforce'.")
-        self.size, self.spec, self.config = size, spec, config
-        self.policy = make_policy(size, spec, config.heads)
-        self.critic = ValueHead(size, config.heads)
+        self.size, self.spec, self.config, self.tokens = size, spec, config, tokens
+        self.policy = make_policy(size, spec, config.heads, tokens)
+        self.critic = ValueHead(size, config.heads, tokens)
         self.target = target_of(self.critic)
-        self.q = QHead(size, spec, config.heads) if config.q else None
+        self.q = QHead(size, spec, config.heads, tokens) if config.q else None
         self.scale = ReturnScale(config.least_scale)
 
     def track(self) -> None:

@@ -149,7 +149,8 @@ class Agent:
         heads = self.heads
         kind: dict[str, Any]
         if isinstance(heads, ActorCritic):
-            kind, weights = {"format": FORMAT, "size": heads.size}, heads.state_dict()
+            kind = {"format": FORMAT, "size": heads.size, "tokens": heads.tokens}
+            weights = heads.state_dict()
         else:
             kind, weights = {"format": SB3_FORMAT, "shape": asdict(heads.shape)}, dict(heads.named_parameters())
         description = {
@@ -211,7 +212,9 @@ def _heads(stored: StoredAgent) -> ActorCritic | Sb3Heads:
         if kind != FORMAT:
             raise ValueError(f"its format is {kind!r}, not {FORMAT!r} or {SB3_FORMAT!r}")
         config = ActorCriticConfig(**{**data, "heads": HeadsConfig(**data["heads"])})
-        heads = ActorCritic(int(stored.description["size"]), spec, config)
+        tokens = stored.description["tokens"]
+        shape = None if tokens is None else (int(tokens[0]), int(tokens[1]))
+        heads = ActorCritic(int(stored.description["size"]), spec, config, shape)
         heads.load_state_dict(stored.weights)
     except (ValueError, KeyError, TypeError, RuntimeError, ConfigError) as error:
         raise stored.damaged(error) from error

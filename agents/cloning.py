@@ -25,7 +25,7 @@ from ..world_models.training.fit import Progress, fit
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
-from .imagined_batch import check_states
+from .imagined_batch import check_states, tokens_of
 from .stored import perception
 from .training import Watch
 
@@ -222,7 +222,8 @@ def clone_behaviour(
     check_states(world)
     check_recorded(world, recorded)
     torch.manual_seed(seed)
-    heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
+    tokens = tokens_of(world, config.heads.tokens)
+    heads = ActorCritic(world.state_size, world.actions, config, tokens).to(world.device)
     stage = CloningStage(heads, recorded.choices(world, seed, watch=watch), training, seed)
     key = f"{training.fingerprint()}-{perception(world)}-{seed}-{recorded.to_json()}"
     write_json(out / "run.json", {"fingerprint": key})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
 from .two_hot import TwoHot
+
+TOKEN_FEATURES = 16
+"""Numbers that become of each token."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,53 @@ class HeadsConfig:
     """Numbers that a value is a distribution over, odd."""
     limit: float = 5.0
     """Symlog of the largest value that can be told: 5 is 147."""
+    tokens: bool = False
+    """State vectors are seen token by token, every head through layers of its own; otherwise all at once."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.layers, self.members) < 1:
             raise ConfigError(f"Width, layers and members of heads are at least 1; got {self}.")
 
 
-def mlp(inputs: int, outputs: int, config: HeadsConfig) -> nn.Sequential:
-    """Linear, LayerNorm and SiLU, so many times, and a last layer that begins at zero."""
+class TokenLayers(nn.Module):
+    """Every token of a state through the same two layers: what a goal looks like is learned once and not for each part
+    of the picture.
+
+    Args:
+        size: D of state vectors.
+        tokens: T and W, of which their first T · W numbers are; the others pass.
+        activation: after each layer.
+
+    Attributes:
+        tokens: as given.
+        size: F of what comes out.
+    """
+
+    def __init__(self, size: int, tokens: tuple[int, int], activation: type[nn.Module] = nn.SiLU) -> None:
+        super().__init__()
+        count, width = self.tokens = tokens
+        self.size = size - count * (width - TOKEN_FEATURES)
+        self.net = nn.Sequential(nn.Linear(width, width), activation(), nn.Linear(width, TOKEN_FEATURES), activation())
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., F) of vectors (..., D)."""
+        return by_token(self.net, self.tokens, vectors)
+
+
+def by_token(net: nn.Module, tokens: tuple[int, int], vectors: Tensor) -> Tensor:
+    """(..., F): the first T · W numbers of ``vectors`` (..., D), token by token through ``net``, and the others."""
+    seen = math.prod(tokens)
+    features = net(vectors[..., :seen].unflatten(-1, tokens)).flatten(-2)
+    return torch.cat([features, vectors[..., seen:]], -1)
+
+
+def mlp(inputs: int, outputs: int, config: HeadsConfig, tokens: tuple[int, int] | None = None) -> nn.Sequential:
+    """Linear, LayerNorm and SiLU, so many times, and a last layer that begins at zero; before them `TokenLayers`, where
+    there are tokens."""
     layers: list[nn.Module] = []
+    if tokens is not None:
+        seen = TokenLayers(inputs, tokens)
+        layers, inputs = [seen], seen.size
     for width in (inputs, *[config.width] * (config.layers - 1)):
         layers += [nn.Linear(width, config.width), nn.LayerNorm(config.width), nn.SiLU()]
     last = nn.Linear(config.width, outputs)
@@ -52,12 +94,13 @@ class ValueHead(nn.Module):
     Args:
         size: D of state vectors.
         config: sizes.
+        tokens: of states, see `TokenLayers`; None: all numbers are seen at once.
     """
 
-    def __init__(self, size: int, config: HeadsConfig) -> None:
+    def __init__(self, size: int, config: HeadsConfig, tokens: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.two_hot = TwoHot(config.bins, config.limit)
-        self.nets = nn.ModuleList(mlp(size, config.bins, config) for _ in range(config.members))
+        self.nets = nn.ModuleList(mlp(size, config.bins, config, tokens) for _ in range(config.members))
 
     def logits(self, vectors: Tensor) -> Tensor:
         """(..., E, K) of every member."""
@@ -83,15 +126,18 @@ class QHead(nn.Module):
         size: D of state vectors.
         spec: the actions.
         config: sizes.
+        tokens: of states, see `TokenLayers`; None: all numbers are seen at once.
     """
 
-    def __init__(self, size: int, spec: ActionSpec, config: HeadsConfig) -> None:
+    def __init__(
+        self, size: int, spec: ActionSpec, config: HeadsConfig, tokens: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self.spec, self.bins = spec, config.bins
         self.two_hot = TwoHot(config.bins, config.limit)
         keys = spec.kind == "discrete"
         inputs, outputs = (size, spec.n * config.bins) if keys else (size + spec.n, config.bins)
-        self.nets = nn.ModuleList(mlp(inputs, outputs, config) for _ in range(config.members))
+        self.nets = nn.ModuleList(mlp(inputs, outputs, config, tokens) for _ in range(config.members))
 
     def of_keys(self, vectors: Tensor) -> Tensor:
         """(..., A) the value of every key; the decision argmax_a Q(s, a) is its largest.

@@ -108,6 +108,18 @@ def check_states(world: World) -> None:
         raise ConfigError("Agents see state vectors, and this world has none; train its state space (--state.steps).")
 
 
+def tokens_of(world: World, asked: bool) -> tuple[int, int] | None:
+    """T and W of the tokens that state vectors begin with, where it is ``asked`` that they are seen token by token.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    tokens: tuple[int, int] | None = getattr(world, "state_tokens", None) if asked else None
+    if asked and tokens is None:
+        raise ConfigError("The states of this world have no tokens: leave out tokens.")
+    return tokens
+
+
 def perceived_anew(world: World, state: WorldState) -> WorldState:
     """``state`` with state vectors made by the world's encoder as it is now, so that gradients reach it."""
     carried = {name: tensor for name, tensor in state.carried.items() if name != CARRIED}

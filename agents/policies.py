@@ -61,13 +61,16 @@ class KeysPolicy(PolicyHead):
         size: D of state vectors.
         spec: the actions.
         config: sizes.
+        tokens: of states, see `TokenLayers`; None: all numbers are seen at once.
     """
 
-    def __init__(self, size: int, spec: ActionSpec, config: HeadsConfig) -> None:
+    def __init__(
+        self, size: int, spec: ActionSpec, config: HeadsConfig, tokens: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         if spec.kind != "discrete":
             raise ConfigError("A policy over keys does not fit a world whose actions are vectors; use BoxPolicy.")
-        self.net = mlp(size, spec.n, config)
+        self.net = mlp(size, spec.n, config, tokens)
 
     def probabilities(self, vectors: Tensor) -> Tensor:
         likely: Tensor = self.net(vectors).float().softmax(-1)
@@ -95,13 +98,16 @@ class BoxPolicy(PolicyHead):
         size: D of state vectors.
         spec: the actions.
         config: sizes.
+        tokens: of states, see `TokenLayers`; None: all numbers are seen at once.
     """
 
-    def __init__(self, size: int, spec: ActionSpec, config: HeadsConfig) -> None:
+    def __init__(
+        self, size: int, spec: ActionSpec, config: HeadsConfig, tokens: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         if spec.kind != "box":
             raise ConfigError("A policy over vectors does not fit a world whose actions are keys; use KeysPolicy.")
-        self.net = mlp(size, 2 * spec.n, config)
+        self.net = mlp(size, 2 * spec.n, config, tokens)
         # ∫ f(u) N(u; 0, 1) du by Gauss–Hermite quadrature.
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         self.nodes: Tensor
@@ -139,9 +145,11 @@ class BoxPolicy(PolicyHead):
         return (0.5 * math.log(2 * math.pi * math.e) + spread.log() + squashed).sum(-1)
 
 
-def make_policy(size: int, spec: ActionSpec, config: HeadsConfig) -> PolicyHead:
+def make_policy(
+    size: int, spec: ActionSpec, config: HeadsConfig, tokens: tuple[int, int] | None = None
+) -> PolicyHead:
     """The policy head that fits ``spec``."""
-    return KeysPolicy(size, spec, config) if spec.kind == "discrete" else BoxPolicy(size, spec, config)
+    return (KeysPolicy if spec.kind == "discrete" else BoxPolicy)(size, spec, config, tokens)
 
 
 def _log_slope(x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ..world_models.world import World
 from .agent import Agent
 from .cloning import Recorded, check_recorded, imitate
 from .frame_stack import FrameStack
-from .imagined_batch import check_states
+from .imagined_batch import check_states, tokens_of
 from .real_evaluation import RealEvaluation
 from .sb3_config import EXPLORES, Algorithm, Sb3Config
 from .sb3_heads import ALGORITHMS, Sb3Heads, Sb3Shape, check_actions, heads_of
@@ -98,9 +98,7 @@ def train_with_sb3(
     config = config or Sb3Config()
     check_states(world)
     check_actions(algorithm, world.actions)
-    tokens = getattr(world, "state_tokens", None) if config.tokens else None
-    if config.tokens and tokens is None:
-        raise ConfigError("The states of this world have no tokens: leave out tokens.")
+    tokens = tokens_of(world, config.tokens)
     shape = Sb3Shape(algorithm, (world.state_size,), (config.width,) * config.layers, tokens)
     imagined = ImaginedVecEnv(world, config.envs, contexts, time_limit, "state", curiosity=curiosity)
     told = f"{_told(algorithm, steps, config)} {time_limit} {curiosity} {seed} {perception(world)}"

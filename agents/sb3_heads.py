@@ -19,11 +19,10 @@ from torch.distributions import Categorical, Normal
 from ..envs.imagination import action_space
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
+from .heads import TokenLayers, by_token
 from .policies import PolicyHead
 from .sb3_config import EXPLORES, Algorithm, Sb3Config
 
-TOKEN_FEATURES = 16
-"""Numbers that `TokenFeatures` makes of each token."""
 ALGORITHMS: dict[Algorithm, type[BaseAlgorithm]] = {"PPO": PPO, "A2C": A2C, "DQN": DQN}
 
 
@@ -77,8 +76,7 @@ class Sb3Shape:
 
 
 class TokenFeatures(BaseFeaturesExtractor):
-    """Every token of a state through the same two layers, which policy and critic share, as they share NatureCNN on
-    frames: what a goal looks like is learned once and not for each part of the picture.
+    """`TokenLayers` that policy and critic share, as they share NatureCNN on frames.
 
     Args:
         space: of state vectors (D,).
@@ -87,16 +85,13 @@ class TokenFeatures(BaseFeaturesExtractor):
 
     def __init__(self, space: gym.Space[Any], tokens: tuple[int, int]) -> None:
         assert space.shape is not None
-        count, width = tokens
-        super().__init__(space, count * TOKEN_FEATURES + space.shape[0] - count * width)
-        self.tokens = (count, width)
-        self.net = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, TOKEN_FEATURES), nn.ReLU())
+        layers = TokenLayers(space.shape[0], tokens, nn.ReLU)
+        super().__init__(space, layers.size)
+        self.tokens, self.net = tokens, layers.net
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(N, F) of vectors (N, D)."""
-        count, width = self.tokens
-        seen = self.net(vectors[:, : count * width].unflatten(1, self.tokens))
-        return torch.cat([seen.flatten(1), vectors[:, count * width :]], 1)
+        return by_token(self.net, self.tokens, vectors)
 
 
 class Sb3Policy(PolicyHead):

@@ -28,7 +28,7 @@ from ..world_models.world import World
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
-from .imagined_batch import ObservedStarts, check_states
+from .imagined_batch import ObservedStarts, check_states, tokens_of
 from .stages import ImaginationStage, JointStage
 from .stored import perception
 from .trials import RealTrials
@@ -98,7 +98,8 @@ def train_in_imagination(
     if joint is not None:
         _check_joint(world, joint)
     torch.manual_seed(seed)
-    heads = ActorCritic(world.state_size, world.actions, config).to(world.device)
+    tokens = tokens_of(world, config.heads.tokens)
+    heads = ActorCritic(world.state_size, world.actions, config, tokens).to(world.device)
     starts = ObservedStarts(world, contexts)
     key = _fingerprint(world, contexts, config, training, seed, joint)
     claim(out, key)

@@ -30,10 +30,11 @@ SMALL = ActorCriticConfig(HeadsConfig(width=16, members=2, bins=21))
 PLACES = [[20.0, 30, 0, 0.5, 0], [80, 150, 0, -2, 0], [100, 90, 0, 3, 0]]
 
 
-def agent(spec=KEYS, seed: int = 0) -> Agent:
+def agent(spec=KEYS, seed: int = 0, tokens=None) -> Agent:
     """One with a will of its own, though untrained."""
     torch.manual_seed(seed)
-    heads = ActorCritic(4, spec, SMALL)
+    config = replace(SMALL, heads=replace(SMALL.heads, tokens=tokens is not None))
+    heads = ActorCritic(4, spec, config, tokens)
     for parameter in heads.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
@@ -106,12 +107,13 @@ def test_observations_that_do_not_fit_are_refused() -> None:
         agent(AXES).probabilities(torch.zeros(1, 4))
 
 
+@pytest.mark.parametrize("tokens", [None, (1, 2)], ids=["vectors", "tokens"])
 @pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])
-def test_a_saved_agent_comes_back_the_same(spec, tmp_path: Path) -> None:
-    actor = agent(spec)
+def test_a_saved_agent_comes_back_the_same(spec, tokens, tmp_path: Path) -> None:
+    actor = agent(spec, tokens=tokens)
     actor.save(tmp_path / "a", {"who": "test"})
     again = load_agent(tmp_path / "a", actor.world)
-    assert again.heads.config == actor.heads.config and again.heads.spec == spec
+    assert again.heads.config == actor.heads.config and again.heads.spec == spec and again.heads.tokens == tokens
     for (name, a), b in zip(
         actor.heads.state_dict().items(), again.heads.state_dict().values(), strict=True
     ):
@@ -285,10 +287,14 @@ def test_returns_are_what_was_earned_from_there_on(tmp_path: Path) -> None:
     assert np.allclose(rewarded.returns, [rest for rest, _ in told]) and all(earned > 0 for _, earned in told)
 
 
-def test_cloning_learns_what_was_done_next_and_not_what_was_done_before(walks: TrainingCache, tmp_path: Path) -> None:
-    world = ToyWorld(ARENA)
+@pytest.mark.parametrize("tokens", [None, (1, 4)], ids=["vectors", "tokens"])
+def test_cloning_learns_what_was_done_next_and_not_what_was_done_before(
+    walks: TrainingCache, tokens, tmp_path: Path
+) -> None:
+    world, config = ToyWorld(ARENA), replace(SMALL, heads=replace(SMALL.heads, tokens=tokens is not None))
+    world.state_tokens = tokens
     training = StageConfig(120, batch_size=32, learning_rate=5e-3, warmup=5, weight_decay=0.0, ema=0.9)
-    actor = clone_behaviour(world, Recorded(walks, 300, context=3), tmp_path, SMALL, training)
+    actor = clone_behaviour(world, Recorded(walks, 300, context=3), tmp_path, config, training)
     assert actor is not None
     held_out = Recorded(walks, 100, context=2).choices(world, 1)
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_world import AXES, KEYS
 
-from worldloop.agents.heads import HeadsConfig, QHead, ValueHead, follow, target_of
+from worldloop.agents.heads import TOKEN_FEATURES, HeadsConfig, QHead, TokenLayers, ValueHead, follow, mlp, target_of
 from worldloop.agents.policies import UNIFORM, BoxPolicy, KeysPolicy, PolicyHead, make_policy
 from worldloop.agents.two_hot import TwoHot, symexp, symlog
 from worldloop.errors import ConfigError
@@ -102,6 +102,35 @@ def test_q_values_depend_on_the_action_and_of_keys_come_all_at_once(spec) -> Non
         assert actions.grad is not None and bool((actions.grad != 0).all())
         with pytest.raises(ConfigError, match="keys"):
             head.of_keys(states())
+
+
+def test_every_token_goes_through_the_same_layers_and_the_rest_as_it_is() -> None:
+    layers, vectors = stirred(TokenLayers(SIZE, (2, 2))), states()
+    first, _, second, _ = layers.net  # type: ignore[union-attr]
+
+    def by_hand(token: np.ndarray) -> np.ndarray:
+        for layer in (first, second):
+            token = layer.weight.detach().numpy() @ token + layer.bias.detach().numpy()
+            token = token / (1 + np.exp(-token))
+        return token
+
+    for vector, told in zip(vectors.numpy(), layers(vectors).detach().numpy(), strict=True):
+        assert told.shape == (2 * TOKEN_FEATURES + 2,) == (layers.size,)
+        expected = np.concatenate([by_hand(vector[:2]), by_hand(vector[2:4]), vector[4:]])
+        np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(layers(vectors.view(5, 1, SIZE)), layers(vectors).unsqueeze(1))
+
+
+def test_heads_see_token_by_token_where_they_are_to() -> None:
+    sizes = {True: SIZE + 2 * (TOKEN_FEATURES - 2), False: SIZE}
+    for by_token, size in sizes.items():
+        tokens = (2, 2) if by_token else None
+        parts = [make_policy(SIZE, spec, SMALL, tokens) for spec in (KEYS, AXES)]
+        nets = [p.net for p in parts] + [*ValueHead(SIZE, SMALL, tokens).nets, *QHead(SIZE, KEYS, SMALL, tokens).nets]
+        for net in nets:
+            assert isinstance(net[0], TokenLayers) == by_token and net[1 if by_token else 0].in_features == size
+    told = stirred(mlp(SIZE, 3, SMALL, (2, 2)))(states())
+    assert told.shape == (5, 3)
 
 
 def test_a_target_follows_by_a_share_of_the_way_and_learns_nothing_itself() -> None:

@@ -368,6 +368,11 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path: Path) -> None:
             Flat(AXES_ARENA), toy_contexts(AXES_ARENA), tmp_path / "a", replace(SMALL, estimator="dynamics"), TRAINING
         )
 
+    by_token = replace(SMALL, heads=replace(SMALL.heads, tokens=True))
+    with pytest.raises(ConfigError, match="no tokens"):
+        train_in_imagination(world, contexts, tmp_path, by_token, TRAINING)
+    with pytest.raises(ConfigError, match=r"heads\.tokens is False"):
+        ActorCritic(D, KEYS, SMALL, (1, 2))
     blind = ToyWorld(ARENA)
     blind.state_size = 0  # type: ignore[misc]
     with pytest.raises(ConfigError, match="train its state space"):
