@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..envs.collecting import CollectConfig, EnvKwargs
 from ..errors import ConfigError
@@ -12,7 +12,7 @@ from ..world_models.config import Imagination, Motions, Preset
 from ..world_models.prediction.flow import Sampler
 from ..world_models.training.config import StageConfig, TrainConfig
 from .actor_critic import ActorCriticConfig
-from .sb3_config import Sb3Config
+from .sb3_config import Sb3Config, imagined_sb3
 from .train import TrainAgentConfig
 from .training import agent_training, cloning_training
 
@@ -66,7 +66,7 @@ class FirstSteps:
     dynamics: StageConfig = field(default_factory=lambda: StageConfig(6000))
     """The video model."""
     state: StageConfig = field(default_factory=lambda: StageConfig(3000))
-    """The state space, which the agent learns in."""
+    """What agents perceive by, and the state space."""
 
 
 @dataclass(frozen=True)
@@ -75,45 +75,43 @@ class DynaAgent:
 
     method: Literal["sb3", "imagination"] = "sb3"
     """By PPO of Stable-Baselines3, or by our actor-critic."""
-    imagination: Imagination = "video"
+    imagination: Imagination = TrainAgentConfig.imagination
     """Imagine in video, or without drawing."""
-    denoising_steps: int | None = 6
+    denoising_steps: int | None = TrainAgentConfig.denoising_steps
     """In video: calls of the video model for each frame; None for as many as the world takes by itself."""
-    sampler: Sampler | None = "multistep"
+    sampler: Sampler | None = TrainAgentConfig.sampler
     """In video: how frames are drawn in these steps."""
-    motions: Motions | None = "drawn"
-    """Where actions lead: to the likeliest place, or drawn."""
-    curiosity: float = 0.02
+    motions: Motions | None = TrainAgentConfig.motions
+    """Where actions lead: to the likeliest place, or drawn; default: drawn, if the world knows more than that."""
+    curiosity: float = TrainAgentConfig.curiosity
     """With sb3, in video: reward of an imagined step that shows what memory has not."""
-    imagined_steps: int = 100_000
+    imagined_steps: int = TrainAgentConfig.imagined_steps
     """With sb3: steps in all imagined environments together."""
-    time_limit: int = 15
+    time_limit: int = TrainAgentConfig.time_limit
     """With sb3: imagined steps after which an episode is cut off."""
-    sb3: Sb3Config = field(
-        default_factory=lambda: Sb3Config(envs=32, rollout=32, schedule="linear", discount=0.95, tokens=True)
-    )
+    sb3: Sb3Config = field(default_factory=imagined_sb3)
     """How PPO learns."""
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """How our actor-critic learns, and how large it is."""
     training: StageConfig = field(default_factory=agent_training)
     """Steps, batch size, learning rate of our actor-critic."""
-    imitate: bool = True
+    imitate: bool = TrainAgentConfig.imitate
     """With sb3: begin with what was done in the data, and what came of it; see `worldloop train-agent`."""
-    rewarded: bool = True
+    rewarded: bool = TrainAgentConfig.rewarded
     """Imitate only episodes in which more was earned than lost."""
-    samples: int = 40_000
+    samples: int = TrainAgentConfig.samples
     """Recorded choices that are imitated."""
     cloning: StageConfig = field(default_factory=cloning_training)
     """Steps, batch size, learning rate of imitating."""
-    starts: int = 8192
+    starts: int = TrainAgentConfig.starts
     """Recorded starts that agents imagine from."""
-    beginnings: float = 0.3
+    beginnings: float = TrainAgentConfig.beginnings
     """Share of them that are beginnings of episodes; the others may be anywhere in one."""
-    stopped: float = 0.0
+    stopped: float = TrainAgentConfig.stopped
     """Share of them at which a walker has just been stopped dead; above 0 the recordings must have such moments."""
-    context: int = 24
+    context: int = TrainAgentConfig.context
     """Frames that the world observes of each."""
-    shortest: int | None = 1
+    shortest: int | None = TrainAgentConfig.shortest
     """Frames of the starts with least to remember, see `worldloop train-agent`; None: all have --agent.context."""
 
     def __post_init__(self) -> None:
@@ -124,16 +122,10 @@ class DynaAgent:
         self, out: Path, world: str, data: Path, seed: int, device: Device, checkpoint_every: int
     ) -> TrainAgentConfig:
         """The training of one agent."""
-        sb3 = self.method == "sb3"
+        shared: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         return TrainAgentConfig(
-            out, world=world, data=data, method=self.method, imagination=self.imagination,
-            denoising_steps=self.denoising_steps, sampler=self.sampler, motions=self.motions,
-            curiosity=self.curiosity if sb3 and self.imagination == "video" else 0.0,
-            imagined_steps=self.imagined_steps, time_limit=self.time_limit, sb3=self.sb3, agent=self.actor_critic,
-            training=self.training, starts=self.starts, beginnings=self.beginnings, stopped=self.stopped,
-            context=self.context, shortest=self.shortest, imitate=sb3 and self.imitate,
-            rewarded=sb3 and self.imitate and self.rewarded, samples=self.samples, cloning=self.cloning, seed=seed,
-            device=device, checkpoint_every=checkpoint_every,
+            out, world=world, data=data, agent=shared.pop("actor_critic"), seed=seed, device=device,
+            checkpoint_every=checkpoint_every, **shared,
         )  # fmt: skip
 
     @property

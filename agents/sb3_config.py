@@ -70,6 +70,11 @@ class Sb3Config:
         return -(-steps // unit) * unit
 
 
+def imagined_sb3() -> Sb3Config:
+    """How PPO learns in imagination unless told otherwise: what `find` was found with (docs/find-near.md)."""
+    return Sb3Config(envs=32, rollout=32, schedule="linear", discount=0.95, tokens=True)
+
+
 def check_installed() -> None:
     """Refuse to go on without Stable-Baselines3.
 

@@ -28,7 +28,7 @@ from .agent import Agent, load_agent
 from .cloning import CLONING, PERCEIVING, Recorded, clone_behaviour
 from .distilling import distil_plans
 from .planning import PlanSearch
-from .sb3_config import Algorithm, Sb3Config, check_installed
+from .sb3_config import Algorithm, Sb3Config, check_installed, imagined_sb3
 from .training import Watch, agent_training, cloning_training, train_in_imagination
 from .trials import RealTrials, TrialsConfig
 
@@ -51,49 +51,53 @@ class TrainAgentConfig:
     """A bundled world, or the directory of a trained one; it needs a state space. Of ppo-real it gives frame size and
     actions."""
     data: Path | None = None
-    """Data set of the train split to draw starts from; default: the recorded starts that came with the world."""
-    method: Method = "imagination"
-    """Learn by actor-critic in imagination, or by an algorithm of Stable-Baselines3 there; or, baselines, do what was
-    done in the data, or learn by PPO in the real world."""
-    imagination: Imagination = "state"
-    """Imagine without drawing, many times faster, or in video."""
-    denoising_steps: int | None = None
-    """In video: calls of the video model for each frame; default: the world's. Where something is to be found that is
+    """Data set of the train split to draw starts from, and to imitate; default: the recorded starts that came with the
+    world, and nothing to imitate."""
+    method: Method = "sb3"
+    """Learn by an algorithm of Stable-Baselines3 in imagination, or by our actor-critic there; or, baselines, do what
+    was done in the data, or learn by PPO in the real world."""
+    imagination: Imagination = "video"
+    """Imagine in video, or without drawing: many times faster, and what is learned there holds less in reality."""
+    denoising_steps: int | None = 6
+    """In video: calls of the video model for each frame; None: the world's. Where something is to be found that is
     not in view, few are not enough: it is never imagined then."""
-    sampler: Sampler | None = None
-    """In video: how frames are drawn in these steps; default: the world's way. Six steps of multistep show as much of
+    sampler: Sampler | None = "multistep"
+    """In video: how frames are drawn in these steps; None: the world's way. Six steps of multistep show as much of
     what is possible as forty of euler."""
     motions: Motions | None = None
-    """Where actions lead in imagination: to the likeliest place, or drawn; default: the world's way."""
-    curiosity: float = 0.0
+    """Where actions lead in imagination: to the likeliest place, or drawn; default: drawn, if the world knows more than
+    the likeliest."""
+    curiosity: float = 0.02
     """With sb3, in video: reward of a step that shows what memory has not, in imagination alone; less where it shows
     but little. 0 for none."""
-    imitate: bool = False
-    """With sb3: begin with a policy that does what was done in the data, and a critic that knows what came of it;
-    learned from --samples choices as --cloning says. PPO and A2C only."""
-    rewarded: bool = False
+    imitate: bool = True
+    """With PPO and A2C of sb3, where there is --data: begin with a policy that does what was done in it, and a critic
+    that knows what came of it; learned from --samples choices as --cloning says."""
+    rewarded: bool = True
     """Cloning and --imitate learn only from episodes in which more was earned than lost."""
-    starts: int = 512
+    starts: int = 8192
     """Recorded starts drawn from the data."""
-    beginnings: float = 0.0
+    beginnings: float = 0.3
     """Share of them that are beginnings of episodes, as a task begins; the others may be anywhere in one. Of the walks
     that cloning and --imitate learn from, too."""
     stopped: float = 0.0
     """Share of them at which a walker has just been stopped dead: seldom where they are anywhere, and hard to leave."""
-    context: int = 32
+    context: int = 24
     """Frames that the world observes of each."""
-    shortest: int | None = None
-    """Frames of the starts with least to remember: from so many up to --context, each as likely; default: all have
+    shortest: int | None = 1
+    """Frames of the starts with least to remember: from so many up to --context, each as likely; None: all have
     --context. Cloning and --imitate learn what was done after so many frames of a walk, up to --context."""
-    samples: int = 4096
-    """Choices that cloning, --imitate and distilling learn from: recorded ones, or planned ones."""
+    samples: int = 40_000
+    """Recorded choices that cloning and --imitate learn from."""
     teacher: Path | None = None
     """With distilling: the agent, a bundled one or a directory, whose policy proposes plans, whose critic ends them,
     and whose policy learns from them."""
     planning: PlanSearch = field(default_factory=PlanSearch)
     """With distilling: how plans are searched."""
+    plans: int = 4096
+    """With distilling: choices that are planned."""
     depth: int = 4
-    """With distilling: choices that are planned one after the other from each recorded start."""
+    """With distilling: how many of them one after the other from each recorded start."""
     joint: bool = False
     """Train the world's state space on the data in the same steps, with the critic's gradient in it. The world it
     becomes is kept with the agent."""
@@ -105,9 +109,9 @@ class TrainAgentConfig:
     """The same of cloning and --imitate."""
     algorithm: Algorithm = "PPO"
     """With sb3: which one."""
-    imagined_steps: int = 200_000
+    imagined_steps: int = 100_000
     """With sb3: steps in all imagined environments together."""
-    time_limit: int = 50
+    time_limit: int = 15
     """With sb3: imagined steps after which an episode is cut off."""
     real_steps: int = 200_000
     """With ppo-real: steps in all real environments together."""
@@ -115,8 +119,10 @@ class TrainAgentConfig:
     """Real episodes, of ppo-real and of trials: how far the goal is. What is recorded by default has it far."""
     shaping: bool = False
     """With ppo-real: reward coming nearer to the goal, too."""
-    sb3: Sb3Config = field(default_factory=Sb3Config)
-    """How the agent learns with sb3 and ppo-real."""
+    sb3: Sb3Config = field(default_factory=imagined_sb3)
+    """How the agent learns with sb3."""
+    real: Sb3Config = field(default_factory=Sb3Config)
+    """How the agent learns with ppo-real."""
     trials: TrialsConfig = field(default_factory=TrialsConfig)
     """Trials in the real world during training."""
     seed: int = 0
@@ -129,20 +135,19 @@ class TrainAgentConfig:
     """End the run after this step, as an interruption would; the next run goes on from there."""
 
     def __post_init__(self) -> None:
-        if self.data is None and (self.joint or self.imitate or self.method == "cloning"):
-            raise ConfigError("Joint training, cloning and --imitate learn from recorded experience: give --data.")
-        if self.imitate and self.method != "sb3":
-            raise ConfigError("What was done in the data is where sb3 may begin: give --method sb3 with --imitate.")
-        if self.rewarded and not (self.imitate or self.method == "cloning"):
-            raise ConfigError("Rewarded episodes are what cloning and --imitate may learn from; leave out --rewarded.")
+        if self.data is None and (self.joint or self.method == "cloning"):
+            raise ConfigError("Joint training and cloning learn from recorded experience: give --data.")
         if (self.teacher is None) == (self.method == "distilling"):
             raise ConfigError("Distilling, and nothing else, needs a trained agent: give --teacher one.")
         if self.joint and (self.method != "imagination" or self.imagination == "video"):
-            raise ConfigError("Joint training is actor-critic in imagination, in state space.")
+            raise ConfigError(
+                "Joint training is actor-critic in imagination, in state space: give --method imagination and "
+                "--imagination state."
+            )
         if self.method in ("cloning", "distilling") and self.trials.every:
             raise ConfigError(f"{self.method.capitalize()} has no trials in the real world: leave out --trials.every.")
-        if self.curiosity and (self.method != "sb3" or self.imagination != "video" or self.curiosity < 0):
-            raise ConfigError("Curiosity is above 0, and of sb3 in video: give --method sb3 and --imagination video.")
+        if self.curiosity < 0:
+            raise ConfigError(f"Curiosity is at least 0; got {self.curiosity}.")
         counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
         if min(counts) < 1:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
@@ -150,8 +155,8 @@ class TrainAgentConfig:
             raise ConfigError(f"beginnings and stopped are shares, 0 … 1; got {self.beginnings} and {self.stopped}.")
         if self.shortest is not None and not 1 <= self.shortest <= self.context:
             raise ConfigError(f"shortest lies between 1 and the context of {self.context}; got {self.shortest}.")
-        if self.method == "distilling" and not 1 <= self.depth <= self.samples:
-            raise ConfigError(f"depth lies in 1 … samples; got {self.depth} and {self.samples}.")
+        if self.method == "distilling" and not 1 <= self.depth <= self.plans:
+            raise ConfigError(f"depth lies in 1 … plans; got {self.depth} and {self.plans}.")
 
 
 def train_agent(
@@ -174,9 +179,7 @@ def train_agent(
         WorldFormatError: no such world.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
-    drawn = {"denoising_steps": config.denoising_steps, "sampler": config.sampler, "motions": config.motions}
-    overrides = {name: value for name, value in drawn.items() if value is not None}
-    world = load_world(config.world, pick_device(config.device), imagination=config.imagination, **overrides)
+    world = _world(config)
     dataset = None if config.data is None else _dataset(config.data)
 
     def tell(done: int, of: int) -> None:
@@ -203,6 +206,16 @@ def train_agent(
     return None if agent is None else config.out / "agent"
 
 
+def _world(config: TrainAgentConfig) -> WorldModel:
+    drawn = {"denoising_steps": config.denoising_steps, "sampler": config.sampler, "motions": config.motions}
+    overrides = {name: value for name, value in drawn.items() if value is not None}
+    device = pick_device(config.device)
+    world = load_world(config.world, device, imagination=config.imagination, **overrides)
+    if config.motions is None and world.config.ways > 1:
+        return load_world(config.world, device, imagination=config.imagination, **overrides, motions="drawn")
+    return world
+
+
 def _in_imagination(
     world: WorldModel,
     dataset: RolloutDataset | None,
@@ -218,11 +231,12 @@ def _in_imagination(
         check_installed()
         from .sb3 import train_with_sb3
 
+        imitates = config.imitate and config.algorithm != "DQN"
         return train_with_sb3(
             world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
-            curiosity=config.curiosity, imitated=_recorded(cache, config) if config.imitate and cache else None,
-            imitating=config.cloning, trials=trials, seed=config.seed, stop_after=config.stop_after, about=about,
-            watch=watch,
+            curiosity=config.curiosity if config.imagination == "video" else 0.0,
+            imitated=_recorded(cache, config) if imitates and cache else None, imitating=config.cloning,
+            trials=trials, seed=config.seed, stop_after=config.stop_after, about=about, watch=watch,
         )  # fmt: skip
     return train_in_imagination(
         world, contexts, config.out, config.agent, config.training,
@@ -244,7 +258,7 @@ def _distilled(
         raise ConfigError(f"The agent in {config.teacher} learned by Stable-Baselines3; distilling needs one of ours.")
     return distil_plans(
         world, contexts, config.out, deepcopy(teacher.heads), config.training, config.planning, teacher=teacher,
-        samples=config.samples // config.depth, depth=config.depth, seed=config.seed,
+        samples=config.plans // config.depth, depth=config.depth, seed=config.seed,
         checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
     )  # fmt: skip
 
@@ -257,7 +271,7 @@ def _in_reality(world: WorldModel, config: TrainAgentConfig, about: dict[str, An
         DoomRoomsEnv, task="find", level=config.level, split="train", shaping=config.shaping, **_fitting(world)
     )
     return train_in_reality(
-        make_env, config.out, config.real_steps, config.sb3, identity=f"{config.level} {config.shaping}",
+        make_env, config.out, config.real_steps, config.real, identity=f"{config.level} {config.shaping}",
         trials=_trials(world, config), seed=config.seed, device=str(pick_device(config.device)),
         stop_after=config.stop_after, about=about, watch=watch,
     )  # fmt: skip

@@ -239,7 +239,8 @@ def test_the_command_trains_from_a_world_and_data_on_disk(way: str, data: Path, 
     contexts(data).save(tmp_path / "world" / "contexts.safetensors")
     config = TrainAgentConfig(
         tmp_path / "run", str(tmp_path / "world"), data / "train" if way != "video" else None, starts=4, context=9,
-        samples=20, joint=way == "joint", imagination="video" if way == "video" else "state", agent=SMALL,
+        samples=20, shortest=None, beginnings=0.0, rewarded=False, cloning=replace(TRAINING, steps=3),
+        joint=way == "joint", imagination="video" if way == "video" else "state", agent=SMALL,
         method="cloning" if way == "cloning" else "imagination", training=replace(TRAINING, steps=3), device="cpu",
     )  # fmt: skip
     assert train_agent(replace(config, stop_after=2)) is None
@@ -255,7 +256,9 @@ def test_the_command_trains_from_a_world_and_data_on_disk(way: str, data: Path, 
 
 def test_configurations_that_contradict_themselves_are_refused(data: Path, tmp_path: Path) -> None:
     save_world(made(), tmp_path / "world", {})
-    config = TrainAgentConfig(tmp_path / "run", str(tmp_path / "world"), device="cpu", agent=SMALL)
+    config = TrainAgentConfig(
+        tmp_path / "run", str(tmp_path / "world"), device="cpu", agent=SMALL, method="imagination"
+    )  # fmt: skip
     with pytest.raises(ConfigError, match="give --data"):
         replace(config, joint=True)
     with pytest.raises(ConfigError, match="give --data"):

@@ -483,12 +483,6 @@ def test_imitating_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         train(tmp_path / "run", "DQN", imitated=recorded)
     with pytest.raises(ConfigError, match="other actions or frames"):
         train(tmp_path / "run", world=ToyWorld(replace(ARENA, actions=AXES)), imitated=recorded)
-    with pytest.raises(ConfigError, match="give --data"):
-        TrainAgentConfig(tmp_path / "run", method="sb3", imitate=True)
-    with pytest.raises(ConfigError, match="--method sb3"):
-        TrainAgentConfig(tmp_path / "run", data=tmp_path, imitate=True)
-    with pytest.raises(ConfigError, match="leave out --rewarded"):
-        TrainAgentConfig(tmp_path / "run", rewarded=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -576,9 +570,9 @@ load_agent({str(tmp_path / "agent")!r})
 
 def test_ppo_in_the_real_rooms_from_beginning_to_end(tmp_path: Path) -> None:
     tiny = replace(SMALL, envs=2, rollout=16, batch_size=16, epochs=1)
-    whole = TrainAgentConfig(tmp_path / "whole", method="ppo-real", real_steps=64, sb3=tiny)
+    whole = TrainAgentConfig(tmp_path / "whole", method="ppo-real", real_steps=64, real=tiny)
     config = TrainAgentConfig(
-        tmp_path, method="ppo-real", real_steps=64, sb3=tiny, trials=TrialsConfig(every=64, episodes=2, envs=2)
+        tmp_path, method="ppo-real", real_steps=64, real=tiny, trials=TrialsConfig(every=64, episodes=2, envs=2)
     )
     assert train_agent(replace(config, stop_after=32)) is None
     assert train_agent(config, "a command") == tmp_path / "agent"

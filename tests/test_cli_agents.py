@@ -12,7 +12,8 @@ from commands import worldloop
 def test_an_agent_is_trained_goes_on_after_a_stop_and_is_tried_in_the_real_world(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = ("train-agent", "--out", tmp_path / "run", "--training.steps", 4, "--training.batch-size", 4)
+    train = ("train-agent", "--out", tmp_path / "run", "--method", "imagination", "--imagination", "state",
+             "--training.steps", 4, "--training.batch-size", 4)  # fmt: skip
     worldloop(*train, "--stop-after", 2)
     assert "Stopped as asked" in capsys.readouterr().out and not (tmp_path / "run" / "agent").exists()
     worldloop(*train)
@@ -36,17 +37,17 @@ def test_stable_baselines_in_imagination_and_in_the_real_world_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("stable_baselines3", reason="needs Stable-Baselines3: pip install stable-baselines3")
-    small = ("--sb3.envs", 2, "--sb3.rollout", 8, "--sb3.batch-size", 16, "--sb3.epochs", 1)
+    small = ("envs", 2), ("rollout", 8), ("batch-size", 16), ("epochs", 1)
     imagined = (
         "train-agent", "--out", tmp_path / "dqn", "--method", "sb3", "--algorithm", "DQN",
-        "--imagined-steps", 32, "--time-limit", 6, *small,
+        "--imagined-steps", 32, "--time-limit", 6, *(word for k, v in small for word in (f"--sb3.{k}", v)),
     )  # fmt: skip
     worldloop(*imagined, "--stop-after", 16)
     assert "Stopped as asked" in capsys.readouterr().out
     worldloop(*imagined)
     worldloop(
         "train-agent", "--out", tmp_path / "real", "--method", "ppo-real", "--real-steps", 32, "--level", "near",
-        "--trials.every", 16, "--trials.episodes", 1, *small,
+        "--trials.every", 16, "--trials.episodes", 1, *(word for k, v in small for word in (f"--real.{k}", v)),
     )  # fmt: skip
     assert {path.name for path in (tmp_path / "real").iterdir()} >= {"agent", "best", "trials.json", "tensorboard"}
     worldloop(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rollout_data import same
 
 from worldloop.agents.dyna_config import DynaAgent, DynaCollect, DynaConfig, smoke
 from worldloop.agents.dyna_ledger import Ledger, Outcome, clock
+from worldloop.agents.train import TrainAgentConfig
 from worldloop.envs.explorers import digest_of
 from worldloop.errors import ConfigError
 from worldloop.rollouts.store import open_dataset
@@ -150,8 +152,11 @@ def test_the_stages_of_a_run_fit_together() -> None:
     asked = DynaConfig(Path("x"), collect=DynaCollect(search=0.5), agent=DynaAgent(samples=7, rewarded=False))
     assert asked.recording(0, None).search == 0.5 and firsts[0].search == config.collect.search
     assert asked.learning(0).samples == 7 and asked.learning(0).imitate and not asked.learning(0).rewarded
-    ours = DynaConfig(Path("x"), agent=DynaAgent(method="imagination", imagination="state")).learning(0)
-    assert config.learning(0).imitate and config.learning(0).rewarded and not (ours.imitate or ours.rewarded)
+    ours = DynaConfig(Path("x"), agent=DynaAgent(method="imagination", imagination="state")).learning(2)
+    assert (ours.method, ours.imagination, ours.seed) == ("imagination", "state", 2)
+    alone = TrainAgentConfig(Path("x/round-0/agent"), world="x/round-0/world/world", data=config.data)
+    told = {"device": config.device, "checkpoint_every": config.checkpoint_every}
+    assert config.learning(0) == replace(alone, **told), "an agent of a run learns as one alone"
     assert smoke(config).maps_after(1) < 20 and smoke(config).rounds == 2
     with pytest.raises(ConfigError, match="at least one round"):
         DynaConfig(Path("x"), rounds=0)
