@@ -25,9 +25,10 @@ from ..world_models.training.fit import Progress, fit
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
+from .heads import ValueHead
 from .imagined_batch import check_states, tokens_of
+from .stages import Watch
 from .stored import perception
-from .training import Watch
 
 if TYPE_CHECKING:
     from .sb3_heads import Sb3Heads
@@ -91,7 +92,10 @@ class Recorded:
         if self.rewarded:
             earned = np.add.reduceat(cache.rewards, first) > 0
             if not earned.any():
-                raise DataError(f"In no episode of {cache.path} was more earned than lost; there is none to imitate.")
+                raise DataError(
+                    f"In no episode of {cache.path} was more earned than lost; there is none to imitate "
+                    "(--no-rewarded: imitate all)."
+                )
             first, lengths = first[earned], lengths[earned]
         # At most so many walks are needed.
         among = WindowIndex(lengths, shortest + 1).draw(0, self.samples, seed)
@@ -157,6 +161,11 @@ class Recorded:
         return float(self.cache.rewards[begin:end] @ discount ** np.arange(end - begin))
 
 
+def cloning_training(steps: int = 4000) -> StageConfig:
+    """How what was done in recordings is learned unless told otherwise."""
+    return StageConfig(steps, batch_size=256, learning_rate=1e-3, warmup=50, weight_decay=0.05, clip=10.0, ema=0.99)
+
+
 class CloningStage:
     """The policy learns the likelihood of actions and the critic what came of them, where that is known.
 
@@ -176,14 +185,18 @@ class CloningStage:
         self._training, self._seed = training, seed
 
     def loss(self, step: int) -> dict[str, Tensor]:
-        """Surprise at one batch of actions; squared error of what they are expected to earn."""
+        """Surprise at one batch of actions, and how far off is what they are expected to earn."""
         given = self._choices
         chance = Chance.of(self._seed, step, self._training.batch_size, given.vectors.device)
         rows = (chance.even(1, 1)[:, 0] * len(given.vectors)).long().clamp(max=len(given.vectors) - 1)
         vectors = given.vectors[rows]
         losses = {"cloning": -self._heads.policy.log_prob(vectors, given.actions[rows]).mean()}
         if given.returns is not None:
-            losses["critic"] = (self._heads.critic.value(vectors) - given.returns[rows]).square().mean()
+            critic, earned = self._heads.critic, given.returns[rows]
+            if isinstance(critic, ValueHead):
+                losses["critic"] = critic.loss(critic.logits(vectors), earned).mean()
+            else:
+                losses["critic"] = (critic.value(vectors) - earned).square().mean()
         return losses
 
 
@@ -240,7 +253,7 @@ def clone_behaviour(
 
 
 def imitate(
-    heads: Sb3Heads,
+    heads: ActorCritic | Sb3Heads,
     world: World,
     recorded: Recorded,
     training: StageConfig,
@@ -255,7 +268,7 @@ def imitate(
     """Bring heads that have learned nothing yet to what was done in the data, their critic to what came of it.
 
     Args:
-        heads: of PPO or A2C, changed in place.
+        heads: ours, or of PPO or A2C, changed in place.
         world: perceives.
         recorded: experience.
         training: steps, batch size, learning rate.
@@ -274,7 +287,9 @@ def imitate(
         stage, training, checkpoint, fingerprint, precision="float32", checkpoint_every=checkpoint_every,
         after_step=lambda progress: watch(progress, {}),
     )  # fmt: skip
-    heads.policy.net.load_state_dict(average, strict=False)
+    stage.module.load_state_dict(average, strict=False)
+    if isinstance(heads, ActorCritic):
+        heads.target.load_state_dict(heads.critic.state_dict())
 
 
 def check_recorded(world: World, recorded: Recorded) -> None:

@@ -26,7 +26,8 @@ from .agent import Agent
 from .cloning import Choices, CloningStage
 from .imagined_batch import ObservedStarts
 from .planning import PlanSearch, objective_of
-from .training import Watch, claim
+from .stages import Watch
+from .training import claim
 
 _PLANNED_AT_ONCE = 16
 

@@ -12,9 +12,10 @@ from ..world_models.config import Imagination, Motions, Preset
 from ..world_models.prediction.flow import Sampler
 from ..world_models.training.config import StageConfig, TrainConfig
 from .actor_critic import ActorCriticConfig
+from .cloning import cloning_training
 from .sb3_config import Sb3Config, imagined_sb3
 from .train import TrainAgentConfig
-from .training import agent_training, cloning_training
+from .training import agent_training
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -96,7 +97,7 @@ class DynaAgent:
     training: StageConfig = field(default_factory=agent_training)
     """Steps, batch size, learning rate of our actor-critic."""
     imitate: bool = TrainAgentConfig.imitate
-    """With sb3: begin with what was done in the data, and what came of it; see `worldloop train-agent`."""
+    """Begin with what was done in the data, and what came of it; see `worldloop train-agent`."""
     rewarded: bool = TrainAgentConfig.rewarded
     """Imitate only episodes in which more was earned than lost."""
     samples: int = TrainAgentConfig.samples

@@ -28,15 +28,16 @@ from ..errors import ConfigError
 from ..world_models.training.config import StageConfig
 from ..world_models.world import World
 from .agent import Agent
-from .cloning import Recorded, check_recorded, imitate
+from .cloning import Recorded, check_recorded, cloning_training, imitate
 from .frame_stack import FrameStack
 from .imagined_batch import check_states, tokens_of
 from .real_evaluation import RealEvaluation
 from .sb3_config import EXPLORES, Algorithm, Sb3Config
 from .sb3_heads import ALGORITHMS, Sb3Heads, Sb3Shape, check_actions, heads_of
 from .sb3_learning import Learning, learn
+from .stages import Watch
 from .stored import perception
-from .training import Watch, claim, cloning_training
+from .training import claim
 from .trials import MakeEnv, RealTrials
 
 _LEAST_SIDE = 36

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..world_models.training.fit import Diverged, Progress, interruptible
 from .real_evaluation import RealEvaluation
 from .sb3_checkpoint import load_checkpoint, save_checkpoint
-from .training import Watch
+from .stages import Watch
 
 _DQN_LOGS = 16
 """Episodes between points on the curves of DQN; those of PPO and A2C have one for each roll-out."""

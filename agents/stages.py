@@ -6,14 +6,20 @@ with the last good checkpoint where a loss is no number any more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..world_models.training.config import StageConfig
+from ..world_models.training.fit import Progress
 from ..world_models.training.state_space import StateStage
 from .actor_critic import ActorCritic
 from .imagined_batch import ImaginedBatch, ObservedStarts, perceived_anew, roll_out
+
+Watch = Callable[[Progress, dict[str, float]], None]
+"""Told after every step where training is, and the numbers of its batch, see `ActorCritic.losses`."""
 
 
 class ImaginationStage:

@@ -25,11 +25,12 @@ from ..world_models.training.train import pick_device
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent, load_agent
-from .cloning import CLONING, PERCEIVING, Recorded, clone_behaviour
+from .cloning import CLONING, PERCEIVING, Recorded, clone_behaviour, cloning_training
 from .distilling import distil_plans
 from .planning import PlanSearch
 from .sb3_config import Algorithm, Sb3Config, check_installed, imagined_sb3
-from .training import Watch, agent_training, cloning_training, train_in_imagination
+from .stages import Watch
+from .training import agent_training, train_in_imagination
 from .trials import RealTrials, TrialsConfig
 
 _UNPACKING = "unpacking"
@@ -71,7 +72,7 @@ class TrainAgentConfig:
     """With sb3, in video: reward of a step that shows what memory has not, in imagination alone; less where it shows
     but little. 0 for none."""
     imitate: bool = True
-    """With PPO and A2C of sb3, where there is --data: begin with a policy that does what was done in it, and a critic
+    """In imagination, where there is --data (not DQN): begin with a policy that does what was done in it, and a critic
     that knows what came of it; learned from --samples choices as --cloning says."""
     rewarded: bool = True
     """Cloning and --imitate learn only from episodes in which more was earned than lost."""
@@ -227,21 +228,23 @@ def _in_imagination(
     if cache is not None and not cache.rewards.any():
         raise ConfigError(f"Nothing is ever paid in {config.data}: an agent has nothing to learn from it.")
     contexts, trials = _contexts(world, dataset, cache, config), _trials(world, config)
+    imitates = config.imitate and (config.method, config.algorithm) != ("sb3", "DQN")
+    imitated = _recorded(cache, config) if imitates and cache is not None else None
     if config.method == "sb3":
         check_installed()
         from .sb3 import train_with_sb3
 
-        imitates = config.imitate and config.algorithm != "DQN"
         return train_with_sb3(
             world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
             curiosity=config.curiosity if config.imagination == "video" else 0.0,
-            imitated=_recorded(cache, config) if imitates and cache else None, imitating=config.cloning,
+            imitated=imitated, imitating=config.cloning,
             trials=trials, seed=config.seed, stop_after=config.stop_after, about=about, watch=watch,
         )  # fmt: skip
     return train_in_imagination(
         world, contexts, config.out, config.agent, config.training,
-        joint=cache if config.joint else None, trials=trials, seed=config.seed,
-        checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
+        joint=cache if config.joint else None, imitated=imitated, imitating=config.cloning, trials=trials,
+        seed=config.seed, checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about,
+        watch=watch,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,13 +28,11 @@ from ..world_models.world import World
 from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
+from .cloning import Recorded, check_recorded, cloning_training, imitate
 from .imagined_batch import ObservedStarts, check_states, tokens_of
-from .stages import ImaginationStage, JointStage
+from .stages import ImaginationStage, JointStage, Watch
 from .stored import perception
 from .trials import RealTrials
-
-Watch = Callable[[Progress, dict[str, float]], None]
-"""Told after every step where training is, and the numbers of its batch, see `ActorCritic.losses`."""
 
 _FILM_EVERY = 500
 
@@ -42,11 +40,6 @@ _FILM_EVERY = 500
 def agent_training(steps: int = 3000) -> StageConfig:
     """How heads are trained unless told otherwise."""
     return StageConfig(steps, batch_size=64, learning_rate=1e-3, warmup=50, weight_decay=0.0, clip=10.0, ema=0.99)
-
-
-def cloning_training(steps: int = 4000) -> StageConfig:
-    """How what was done in recordings is learned unless told otherwise."""
-    return StageConfig(steps, batch_size=256, learning_rate=1e-3, warmup=50, weight_decay=0.05, clip=10.0, ema=0.99)
 
 
 def train_in_imagination(
@@ -57,6 +50,8 @@ def train_in_imagination(
     training: StageConfig | None = None,
     *,
     joint: TrainingCache | None = None,
+    imitated: Recorded | None = None,
+    imitating: StageConfig | None = None,
     trials: RealTrials | None = None,
     seed: int = 0,
     checkpoint_every: int = 250,
@@ -77,6 +72,9 @@ def train_in_imagination(
         config: how to learn.
         training: steps, batch size, learning rate.
         joint: recorded experience, to train the world's state space on in the same steps, see `JointStage`.
+        imitated: what was done in these recordings, and what came of it, is where policy and critic begin, see
+            `imitate`; default: with nothing.
+        imitating: how that is learned; default: `cloning_training`.
         trials: of the moving average in the real world, at so many training steps; none by default.
         seed: of everything random.
         checkpoint_every: steps between checkpoints.
@@ -89,8 +87,9 @@ def train_in_imagination(
         The agent (moving average of the parameters), or None where ``stop_after`` ended the run before that.
 
     Raises:
-        ConfigError: an estimator that does not fit the actions or the world, a world without a state space, starts of
-            another world, or ``out`` holds another run.
+        ConfigError: an estimator that does not fit the actions or the world, a world without a state space, starts or
+            recordings of another world, or ``out`` holds another run.
+        DataError: there is nothing to imitate.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
     config, training = config or ActorCriticConfig(), training or agent_training()
@@ -102,12 +101,22 @@ def train_in_imagination(
     heads = ActorCritic(world.state_size, world.actions, config, tokens).to(world.device)
     starts = ObservedStarts(world, contexts)
     key = _fingerprint(world, contexts, config, training, seed, joint)
+    imitating = imitating or cloning_training()
+    if imitated is not None:
+        check_recorded(world, imitated)
+        key += f" {imitated.to_json()} {imitating.fingerprint()}"
     claim(out, key)
     stage = (
         ImaginationStage(heads, starts, training, seed)
         if joint is None
         else JointStage(heads, starts, _states(world, joint, training, seed, out), training, seed)
     )
+    checkpoint = out / f"{stage.name}.safetensors"
+    if imitated is not None and not checkpoint.exists():
+        imitate(
+            heads, world, imitated, imitating, out / "cloning.safetensors", key, discount=config.discount, seed=seed,
+            checkpoint_every=checkpoint_every, watch=watch,
+        )  # fmt: skip
     paid = False
 
     def keep(directory: Path, steps: int) -> Agent:
@@ -148,7 +157,7 @@ def train_in_imagination(
         step = training.steps
         try:
             average, finished = fit(
-                stage, training, out / f"{stage.name}.safetensors", key, precision="float32",
+                stage, training, checkpoint, key, precision="float32",
                 checkpoint_every=checkpoint_every, stop_at=stop_after, after_step=after_step,
             )  # fmt: skip
         except _GoodEnough as reached:

@@ -454,6 +454,31 @@ def test_a_run_may_begin_with_what_was_done_and_what_came_of_it(algorithm, tmp_p
     assert float(before.max()) < 0.5
 
 
+def test_our_own_agents_may_begin_so_too_and_go_on_to_the_same_agent(tmp_path: Path) -> None:
+    recorded, world, contexts = recorded_turns(tmp_path / "data"), ToyWorld(ARENA), toy_contexts(ARENA)
+    config = ActorCriticConfig(HeadsConfig(width=16, members=2, bins=21), horizon=4, first_horizon=2, discount=0.9)
+    still, moving = (replace(agent_training(8), batch_size=6, learning_rate=rate) for rate in (1e-12, 1e-2))
+    begin = {"imitated": recorded, "imitating": IMITATING}
+    agent = train_in_imagination(world, contexts, tmp_path / "still", config, still, **begin)
+    chosen = recorded.choices(world, seed=3, discount=config.discount)
+    with torch.no_grad():
+        assert float(agent.heads.policy.probabilities(chosen.vectors)[:, 5].min()) > 0.9
+        for critic in (agent.heads.critic, agent.heads.target):
+            told = critic.value(chosen.vectors)
+            assert float(told.mean()) == pytest.approx(float(chosen.returns.mean()), abs=0.1)
+    whole = train_in_imagination(world, contexts, tmp_path / "whole", config, moving, **begin)
+    assert train_in_imagination(world, contexts, tmp_path / "parts", config, moving, stop_after=3, **begin) is None
+    # What it began with is in the checkpoint now.
+    (tmp_path / "parts" / "cloning.safetensors").unlink()
+    parts = train_in_imagination(world, contexts, tmp_path / "parts", config, moving, **begin)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(parts), strict=True))
+    with pytest.raises(ConfigError, match="another configuration"):
+        train_in_imagination(world, contexts, tmp_path / "parts", config, moving)
+    with pytest.raises(ConfigError, match="other actions or frames"):
+        axes = replace(ARENA, actions=AXES)
+        train_in_imagination(ToyWorld(axes), toy_contexts(axes), tmp_path / "axes", config, moving, **begin)
+
+
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, tokens=True)], ids=["vectors", "tokens"])
 def test_a_run_that_began_by_imitating_goes_on_to_the_same_agent(tmp_path: Path, config: Sb3Config) -> None:
     recorded, noisy = recorded_turns(tmp_path / "data"), ToyWorld(ARENA, noise=4.0)
