@@ -14,8 +14,7 @@ from ..world_models.training.config import StageConfig, TrainConfig
 from .actor_critic import ActorCriticConfig
 from .cloning import cloning_training
 from .sb3_config import Sb3Config, imagined_sb3
-from .train import TrainAgentConfig
-from .training import agent_training
+from .train import TrainAgentConfig, imagined_actor_critic, imagined_training
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -92,9 +91,9 @@ class DynaAgent:
     """With sb3: imagined steps after which an episode is cut off."""
     sb3: Sb3Config = field(default_factory=imagined_sb3)
     """How PPO learns."""
-    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    actor_critic: ActorCriticConfig = field(default_factory=imagined_actor_critic)
     """How our actor-critic learns, and how large it is."""
-    training: StageConfig = field(default_factory=agent_training)
+    training: StageConfig = field(default_factory=imagined_training)
     """Steps, batch size, learning rate of our actor-critic."""
     imitate: bool = TrainAgentConfig.imitate
     """Begin with what was done in the data, and what came of it; see `worldloop train-agent`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent, load_agent
 from .cloning import CLONING, PERCEIVING, Recorded, clone_behaviour, cloning_training
 from .distilling import distil_plans
+from .heads import HeadsConfig
 from .planning import PlanSearch
 from .sb3_config import Algorithm, Sb3Config, check_installed, imagined_sb3
 from .stages import Watch
@@ -40,6 +41,16 @@ Method = Literal["imagination", "cloning", "distilling", "sb3", "ppo-real"]
 """``imagination``: our actor-critic; ``cloning``: do what was done in the data; ``distilling``: do what planning with a
 teacher finds; ``sb3``: an algorithm of Stable-Baselines3 in imagination; ``ppo-real``: its PPO in the real world, which
 imagines nothing."""
+
+
+def imagined_actor_critic() -> ActorCriticConfig:
+    """How our actor-critic learns in imagined video unless told otherwise (docs/find-near.md)."""
+    return ActorCriticConfig(HeadsConfig(tokens=True), discount=0.95, entropy=3e-3)
+
+
+def imagined_training() -> StageConfig:
+    """Its steps: little more than 100 000 imagined ones in all."""
+    return replace(agent_training(240), batch_size=32, learning_rate=3e-4)
 
 
 @dataclass(frozen=True)
@@ -102,12 +113,12 @@ class TrainAgentConfig:
     joint: bool = False
     """Train the world's state space on the data in the same steps, with the critic's gradient in it. The world it
     becomes is kept with the agent."""
-    agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    agent: ActorCriticConfig = field(default_factory=imagined_actor_critic)
     """How the agent learns by actor-critic, and how large it is."""
-    training: StageConfig = field(default_factory=agent_training)
-    """Steps, batch size, learning rate, of actor-critic and distilling."""
+    training: StageConfig = field(default_factory=imagined_training)
+    """Steps, batch size, learning rate, of actor-critic."""
     cloning: StageConfig = field(default_factory=cloning_training)
-    """The same of cloning and --imitate."""
+    """The same of cloning, --imitate and distilling."""
     algorithm: Algorithm = "PPO"
     """With sb3: which one."""
     imagined_steps: int = 100_000
@@ -260,7 +271,7 @@ def _distilled(
     if not isinstance(teacher.heads, ActorCritic):
         raise ConfigError(f"The agent in {config.teacher} learned by Stable-Baselines3; distilling needs one of ours.")
     return distil_plans(
-        world, contexts, config.out, deepcopy(teacher.heads), config.training, config.planning, teacher=teacher,
+        world, contexts, config.out, deepcopy(teacher.heads), config.cloning, config.planning, teacher=teacher,
         samples=config.plans // config.depth, depth=config.depth, seed=config.seed,
         checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about, watch=watch,
     )  # fmt: skip

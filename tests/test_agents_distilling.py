@@ -145,7 +145,7 @@ def test_train_agent_distils_a_teacher_of_the_rooms(tmp_path: Path, capsys: pyte
     collect(CollectConfig(tmp_path / "data", maps=2, steps=30, workers=1, seed=1))
     teacher = small_agent(tmp_path / "teacher", world)
     few = ("--plans", 4, "--depth", 2, "--planning.horizon", 2, "--planning.candidates", 6, "--planning.elites", 2,
-           "--planning.proposals", 2, "--starts", 3, "--context", 5, "--training.steps", 3)  # fmt: skip
+           "--planning.proposals", 2, "--starts", 3, "--context", 5, "--cloning.steps", 3)  # fmt: skip
     command = ("train-agent", "--method", "distilling", "--world", world, "--data", tmp_path / "data", *few)
     worldloop(*command, "--teacher", teacher, "--out", tmp_path / "out")
     before, after = load_agent(teacher), load_agent(tmp_path / "out" / "agent")

@@ -124,7 +124,7 @@ def test_commands_take_the_name_of_a_bundled_agent(mine: Path, capsys: pytest.Ca
     assert dataset.info.recipe["agent"] == digest_of(mine)
     worldloop("train-agent", "--method", "distilling", "--teacher", "mine", "--world", "worlds/small", "--data", "data",
               "--plans", 2, "--depth", 1, "--planning.horizon", 2, "--planning.candidates", 6, "--planning.elites", 2,
-              "--planning.proposals", 2, "--starts", 2, "--context", 4, "--training.steps", 1,
+              "--planning.proposals", 2, "--starts", 2, "--context", 4, "--cloning.steps", 1,
               "--out", "run")  # fmt: skip
     learned, taught = load_agent("run/agent"), load_agent(mine)
     states = torch.rand(5, taught.world.state_size)
