@@ -163,6 +163,14 @@ class Critic:
 
 actor, critic = Actor(), Critic()
 """
+REWARDED = """
+from worldloop.agents.sb3_config import Sb3Config
+from worldloop.envs.collecting import CollectConfig, collect
+from worldloop.world_models.training.config import StageConfig
+collect(CollectConfig(
+    Path("data/train"), maps=2, steps=40, policy="search", env_kwargs={"task": "find", "level": "near"}, workers=1
+))
+"""
 WHOLE = """
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +190,15 @@ PYTHON = {
         # One plan of twenty takes as long as the rest of the page.
         {"range(20)": "range(1)", "num_envs=64": "num_envs=4"},
         slow=True,
+    ),
+    "docs/agents.md": Page(
+        {0: "from pathlib import Path\n" + REWARDED},
+        {'world="runs/mine/world"': 'world="doom-rooms-nano", samples=8, starts=4, context=4, imagined_steps=16, '
+         "time_limit=4, sb3=Sb3Config(envs=2, rollout=8, batch_size=8), cloning=StageConfig(2, batch_size=4)",
+         'split="validation")': 'split="validation", max_episode_steps=8)',
+         "100_000": "64", "every=10_000, episodes=20": "every=32, episodes=1", "n=512, length=32": "n=4, length=4",
+         "n_steps=128": "n_steps=4", "world, 8, starts": "world, 2, starts"},
+        {0: "stable_baselines3", 1: "stable_baselines3"},
     ),
     "docs/interop.md": Page({5: RECORDED}, {}, {0: "moviepy", 4: "torchrl", 5: "minari", 6: "jax"}, slow=True),
     "docs/events.md": Page({0: CHANGING}, {}),
