@@ -148,7 +148,7 @@ class DynaConfig:
 
     out: Path
     """Directory of the run. The same command again goes on where it was interrupted."""
-    rounds: int = 3
+    rounds: int = 1
     """Rounds in all. A larger number than before goes on with a finished run."""
     preset: Preset = "nano"
     """Size of the world."""
@@ -231,7 +231,7 @@ def smoke(config: DynaConfig) -> DynaConfig:
 
     return replace(
         config,
-        rounds=min(config.rounds, 2),
+        rounds=2,
         collect=replace(
             config.collect, first_maps=6, maps=4, steps=60, goal_fraction=1.0,
             env_kwargs={"task": "find", "level": "near"},
