@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..world_models.actions import ActionSpec
-from .heads import HeadsConfig, QHead, ValueHead, follow, target_of
+from .heads import HeadsConfig, QHead, ValueHead, follow, given_parameters, target_of
 from .imagined_batch import ImaginedBatch
 from .policies import make_policy
 from .returns import ReturnScale, chances, lambda_returns
 
-Estimator = Literal["reinforce", "dynamics"]
+Estimator = Literal["reinforce", "dynamics", "q"]
 """How the policy's gradient is told: ``"reinforce"``: ∇ log π(a|s) · advantage, for every world and every action;
-``"dynamics"``: through the imagined steps themselves, for vectors in a differentiable world."""
+``"dynamics"``: through the imagined steps themselves, for vectors in a differentiable world; ``"q"``: towards
+argmax_a Q(s, a), for every world: through what Q says of all keys, ∇ Σ_a π(a|s) Q(s, a), or of the vector that was
+drawn, and by ∇ log π(a|s) · (R - Q(s, a)) where it is wrong, so that it is on average what reinforce is (Q-Prop, Gu et
+al. 2017)."""
 
 SHAPING = 0.1
 """In joint training, what the critic's gradient counts on its way into the states (TD-MPC2 weighs value by 0.1)."""
@@ -45,9 +48,8 @@ class ActorCriticConfig:
     """What a unit of the world's uncertainty costs at every step (MOPO): where imagination is not to be trusted,
     nothing is to be gained."""
     estimator: Estimator = "reinforce"
-    """How the policy's gradient is told: reinforce (anything) or dynamics (vectors, differentiable worlds)."""
-    q: bool = False
-    """Also learn Q(s, a) of the actions taken; the policy does not depend on it."""
+    """How the policy's gradient is told: reinforce (anything), dynamics (vectors, differentiable worlds), or q
+    (anything; learns Q(s, a), too)."""
     target_rate: float = 0.02
     """Share of the way that the target critic moves towards the critic at every step (EMA)."""
     anchor: float = 1.0
@@ -64,8 +66,8 @@ class ActorCriticConfig:
                 raise ConfigError(f"{name} lies in 0 … 1; got {share}.")
         if min(self.entropy, self.anchor, self.uncertainty_price) < 0 or not self.least_scale > 0:
             raise ConfigError("entropy, anchor and uncertainty_price are at least 0, and least_scale is above 0.")
-        if self.estimator not in ("reinforce", "dynamics"):
-            raise ConfigError(f"estimator is 'reinforce' or 'dynamics'; got {self.estimator!r}.")
+        if self.estimator not in get_args(Estimator):
+            raise ConfigError(f"estimator is one of {', '.join(get_args(Estimator))}; got {self.estimator!r}.")
 
     def horizon_at(self, step: int, steps: int) -> int:
         """H at training step ``step`` of ``steps``: from first_horizon to horizon, evenly."""
@@ -74,7 +76,7 @@ class ActorCriticConfig:
 
 
 class ActorCritic(nn.Module):
-    """Policy, value with its target, and, if asked for, Q.
+    """Policy, value with its target, and, where the policy learns by it, Q.
 
     What learns from what (a bar marks a stopped gradient; R is the λ-return of rewards, less the price of uncertainty,
     and the target critic's values):
@@ -82,7 +84,8 @@ class ActorCritic(nn.Module):
     - critic: CE(V(s), R̄) + anchor · CE(V(s), V̄_target(s)); its gradient reaches s only in joint training;
     - Q: CE(Q(s̄, ā), R̄);
     - actor, reinforce: − log π(ā | s̄) · (R̄ − V̄(s)) / scale; dynamics: − R / scale along the imagined steps, the
-      policy seeing s̄, world and critic being given; both − entropy · H(π(s̄));
+      policy seeing s̄, world and critic being given; q: − (q(s̄) + log π(ā | s̄) · (R̄ − Q̄(s̄, ā))) / scale with
+      q(s̄) = Σ_a π(a | s̄) Q̄(s̄, a) for keys and Q(s̄, π(s̄)) for vectors, Q being given; all − entropy · H(π(s̄));
     - everything is weighed by the probability of getting that far, which gets no gradient.
 
     Args:
@@ -108,7 +111,7 @@ class ActorCritic(nn.Module):
         self.policy = make_policy(size, spec, config.heads, tokens)
         self.critic = ValueHead(size, config.heads, tokens)
         self.target = target_of(self.critic)
-        self.q = QHead(size, spec, config.heads, tokens) if config.q else None
+        self.q = QHead(size, spec, config.heads, tokens) if config.estimator == "q" else None
         self.scale = ReturnScale(config.least_scale)
 
     def track(self) -> None:
@@ -176,10 +179,19 @@ class ActorCritic(nn.Module):
 
     def _gains(self, batch: ImaginedBatch, returns: Tensor, values: Tensor) -> Tensor:
         """(B, H) what the actor maximises, up to its scale."""
-        given = batch.vectors[:, :-1].detach()
         if self.config.estimator == "dynamics":
             return returns
-        return self.policy.log_prob(given, batch.actions.detach()) * (returns - values)
+        given, actions = batch.vectors[:, :-1].detach(), batch.actions.detach()
+        likely = self.policy.log_prob(given, actions)
+        if self.q is None:
+            return likely * (returns - values)
+        with given_parameters(self.q):
+            told = self.q.value(given, actions)
+            if self.spec.kind == "discrete":
+                expected = (self.policy.probabilities(given) * self.q.of_keys(given)).sum(-1)
+            else:
+                expected = self.q.value(given, self.policy.act(given, batch.draws))
+        return expected + likely * (returns - told)
 
 
 def _mean(numbers: Tensor, weights: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from ..world_models.training.fit import Progress, fit
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
-from .heads import ValueHead
 from .imagined_batch import check_states, tokens_of
 from .stages import Watch
 from .stored import perception
@@ -192,11 +191,12 @@ class CloningStage:
         vectors = given.vectors[rows]
         losses = {"cloning": -self._heads.policy.log_prob(vectors, given.actions[rows]).mean()}
         if given.returns is not None:
-            critic, earned = self._heads.critic, given.returns[rows]
-            if isinstance(critic, ValueHead):
-                losses["critic"] = critic.loss(critic.logits(vectors), earned).mean()
-            else:
-                losses["critic"] = (critic.value(vectors) - earned).square().mean()
+            heads, earned = self._heads, given.returns[rows]
+            if not isinstance(heads, ActorCritic):
+                return losses | {"critic": (heads.critic.value(vectors) - earned).square().mean()}
+            losses["critic"] = heads.critic.loss(heads.critic.logits(vectors), earned).mean()
+            if heads.q is not None:
+                losses["q"] = heads.q.loss(vectors, given.actions[rows], earned).mean()
         return losses
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -179,10 +180,18 @@ def target_of(module: _Module) -> _Module:
     return copy.deepcopy(module).requires_grad_(False)
 
 
+@contextmanager
+def given_parameters(module: nn.Module) -> Iterator[None]:
+    """What ``module`` computes meanwhile teaches its inputs and not itself; all of its parameters learn otherwise."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
 @torch.no_grad()
 def follow(target: nn.Module, module: nn.Module, rate: float) -> None:
     """Move the parameters of ``target`` towards those of ``module`` by a share ``rate`` of the way (EMA)."""
     mine: Iterable[Tensor] = target.parameters()
     torch._foreach_lerp_(list(mine), [p.detach() for p in module.parameters()], rate)
-
-

@@ -39,6 +39,7 @@ class ImaginedBatch:
         rewards: (B, H), of the step to s_{t+1}.
         continues: (B, H) in [0, 1], the probability that the episode goes on at s_{t+1}.
         uncertainty: (B, H), how unsure the world is of the step to s_{t+1}.
+        draws: (B, H, n) in (0, 1), the random numbers that actions were drawn by.
         latents: (F, H + 1, C, h, w) of the first F worlds, for pictures.
     """
 
@@ -47,6 +48,7 @@ class ImaginedBatch:
     rewards: Tensor
     continues: Tensor
     uncertainty: Tensor
+    draws: Tensor
     latents: Tensor
 
 
@@ -139,10 +141,11 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
         horizon: H.
         films: F, worlds whose latents are kept.
     """
-    vectors, actions, rewards, continues, unsure = [world.encode_state(state)], [], [], [], []
+    vectors, actions, rewards, continues, unsure, drawn = [world.encode_state(state)], [], [], [], [], []
     latents = [state.latents[:films, -1]]
     for _ in range(horizon):
-        action = policy.act(vectors[-1].detach(), draws(state, world.actions.n))
+        drawn.append(draws(state, world.actions.n))
+        action = policy.act(vectors[-1].detach(), drawn[-1])
         state, step = world.imagine(state, action)
         vectors.append(world.encode_state(state))
         actions.append(action)
@@ -156,6 +159,7 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
         torch.stack(rewards, 1),
         torch.stack(continues, 1),
         torch.stack(unsure, 1),
+        torch.stack(drawn, 1),
         torch.stack(latents, 1).detach(),
     )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_world import KEYS, STEP, ToyArena, ToyWorld, walk
 
-from worldloop.agents.actor_critic import ActorCriticConfig
+from worldloop.agents.actor_critic import ActorCriticConfig, Estimator
 from worldloop.agents.agent import Agent
 from worldloop.agents.heads import HeadsConfig
 from worldloop.agents.imagined_batch import ObservedStarts, roll_out
@@ -86,14 +86,18 @@ def mean_return(world: ToyWorld, agent: Agent, contexts: Contexts, steps: int = 
     return float((lived.rewards * alive * DISCOUNT ** torch.arange(steps)).sum(1).mean())
 
 
+@pytest.mark.parametrize("estimator", ["reinforce", "q"])
 @pytest.mark.parametrize("kind", ["keys", "plane"])
-def test_an_agent_trained_in_imagination_is_nearly_the_best_there_is(kind: str, tmp_path: Path) -> None:
+def test_an_agent_trained_in_imagination_is_nearly_the_best_there_is(
+    kind: str, estimator: Estimator, tmp_path: Path
+) -> None:
     arena = KEYS_ARENA if kind == "keys" else PLANE_ARENA
     world, held_out = ToyWorld(arena), starts_in(arena, 48, seed=1)
     fewest = fewest_keys if kind == "keys" else fewest_vectors
     best = float(np.mean([DISCOUNT ** (fewest(arena, pose) - 1) for pose in held_out.poses[:, -1]]))
     training = replace(agent_training(500), learning_rate=2e-3)
-    agent = train_in_imagination(world, starts_in(arena, 400, seed=0), tmp_path, CONFIG, training)
+    config = replace(CONFIG, estimator=estimator)
+    agent = train_in_imagination(world, starts_in(arena, 400, seed=0), tmp_path, config, training)
     assert agent is not None
     earned = mean_return(world, agent, held_out)
     assert 0.95 * best <= earned <= best + 1e-6, (earned, best)

@@ -73,6 +73,7 @@ def batch(spec=KEYS, seed: int = 0) -> ImaginedBatch:
         torch.randn(B, H, generator=generator),
         torch.rand(B, H, generator=generator),
         torch.rand(B, H, generator=generator),
+        torch.rand(B, H, spec.n, generator=generator),
         torch.zeros(0, H + 1, 4, 2, 2),
     )
 
@@ -88,14 +89,16 @@ def parts(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+@pytest.mark.parametrize("estimator", ["reinforce", "q"])
 @pytest.mark.parametrize("spec", [KEYS, AXES], ids=["keys", "axes"])
-def test_every_loss_teaches_what_it_shall_and_nothing_else(spec) -> None:
-    agent = heads(spec=spec, q=True)
+def test_every_loss_teaches_what_it_shall_and_nothing_else(spec, estimator: Estimator) -> None:
+    agent = heads(estimator, spec)
     imagined = batch(spec)
     imagined.vectors.requires_grad_()
     losses, _ = agent.losses(imagined)
     taught = {name: parts(gradients(agent, loss)) for name, loss in losses.items()}
-    assert taught == {"actor": {"policy"}, "entropy": {"policy"}, "critic": {"critic"}, "q": {"q"}}
+    learning = {"actor": {"policy"}, "entropy": {"policy"}, "critic": {"critic"}}
+    assert taught == learning | ({"q": {"q"}} if estimator == "q" else {})
     assert imagined.vectors.grad is None, "states are given"
     shaping, _ = agent.losses(imagined, shape_states=True)
     shaping["critic"].backward(retain_graph=True)
@@ -107,7 +110,7 @@ def test_every_loss_teaches_what_it_shall_and_nothing_else(spec) -> None:
     assert imagined.vectors.grad is None, "only the critic shapes states"
 
 
-@pytest.mark.parametrize("estimator", ["reinforce", "dynamics"])
+@pytest.mark.parametrize("estimator", ["reinforce", "dynamics", "q"])
 def test_uncertainty_costs_its_price_as_if_less_had_been_paid(estimator: Estimator) -> None:
     imagined = batch(AXES)
     imagined.vectors.requires_grad_()
@@ -148,8 +151,90 @@ def test_reinforce_is_the_textbook_sum() -> None:
     assert watched["return"] == pytest.approx(float(returns[:, 0].mean()), rel=1e-4)
 
 
+def paid(agent: ActorCritic, imagined: ImaginedBatch) -> torch.Tensor:
+    """λ-returns (B, H) by the target critic."""
+    after = agent.target.value(imagined.vectors[:, 1:])
+    return lambda_returns(imagined.rewards, imagined.continues, after, 0.9, SMALL.trace)
+
+
+def test_by_q_the_policy_learns_what_all_keys_are_worth_and_where_q_was_wrong() -> None:
+    agent, imagined = heads("q"), batch()
+    losses, _ = agent.losses(imagined)
+    assert agent.q is not None
+    gained = 0.0
+    with torch.no_grad():
+        returns = paid(agent, imagined)
+        for b in range(B):
+            reached = 1.0
+            for t in range(H):
+                s, done = imagined.vectors[b, t], imagined.actions[b, t]
+                likely = agent.policy.probabilities(s)
+                worth = [agent.q.value(s, torch.tensor(key)) for key in range(KEYS.n)]
+                gained += reached * float(sum(p * q for p, q in zip(likely, worth, strict=True)))
+                gained += reached * float(likely[done].log() * (returns[b, t] - worth[done]))
+                reached *= float(imagined.continues[b, t])
+    scale = float(agent.scale.scale)
+    assert float(losses["actor"].detach()) == pytest.approx(-gained / scale / (B * H), rel=1e-4)
+
+
+def test_by_q_the_slope_of_vectors_is_that_of_finite_differences() -> None:
+    """One bias of the policy moves the vectors it draws, with them what Q says, and how likely the old ones are."""
+    agent, imagined = heads("q", AXES), batch(AXES)
+    assert agent.q is not None
+    bias = agent.policy.net[-1].bias  # type: ignore[union-attr, index]
+    (slope,) = torch.autograd.grad(agent.losses(imagined)[0]["actor"] * agent.scale.scale, bias)
+    assert bool((slope != 0).all())
+    before = imagined.vectors[:, :-1]
+    reached = torch.cat([torch.ones(B, 1), imagined.continues[:, :-1]], 1).cumprod(1)
+
+    def gained() -> float:
+        wrong = paid(agent, imagined) - agent.q.value(before, imagined.actions)  # type: ignore[union-attr]
+        drawn = agent.policy.act(before, imagined.draws)
+        told = agent.q.value(before, drawn)  # type: ignore[union-attr]
+        return float(((told + agent.policy.log_prob(before, imagined.actions) * wrong) * reached).mean())
+
+    for i in range(len(bias)):
+        ends = []
+        with torch.no_grad():
+            for nudge in (1e-2, -1e-2):
+                bias[i] += nudge
+                ends.append(gained())
+                bias[i] -= nudge
+        assert float(-slope[i]) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=0.05, abs=2e-4)
+    assert all(parameter.requires_grad for parameter in agent.q.parameters())
+
+
+def test_by_q_the_policy_learns_on_average_what_it_learns_by_reinforce() -> None:
+    """Whatever Q says of the keys: it takes away chance and nothing else."""
+    agent = heads("q", entropy=0.0)
+    assert agent.q is not None
+    state = torch.randn(1, D, generator=torch.Generator().manual_seed(1))
+    worth = torch.randn(KEYS.n, generator=torch.Generator().manual_seed(2))
+    weights = agent.policy.net[-1].weight  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        likely = agent.policy.probabilities(state)[0]
+    mean = torch.zeros_like(weights)
+    for key in range(KEYS.n):
+        once = ImaginedBatch(
+            state.expand(2, D)[None], torch.tensor([[key]]), worth[key].view(1, 1), torch.zeros(1, 1),
+            torch.zeros(1, 1), torch.full((1, 1, KEYS.n), 0.5), torch.zeros(0, 2, 4, 2, 2),
+        )  # fmt: skip
+        (slope,) = torch.autograd.grad(agent.losses(once)[0]["actor"], weights)
+        mean -= likely[key] * slope
+    (exact,) = torch.autograd.grad((agent.policy.probabilities(state)[0] * worth).sum(), weights)
+    assert torch.allclose(mean, exact, atol=1e-5) and float(exact.abs().max()) > 1e-3
+
+
+def test_roll_outs_keep_what_actions_were_drawn_by() -> None:
+    agent, world = heads(spec=AXES), ToyWorld(AXES_ARENA)
+    state = ObservedStarts(world, toy_contexts(AXES_ARENA)).draw(3, 0, 0)
+    with torch.no_grad():
+        lived = roll_out(world, state, agent.policy, 4)
+        assert torch.equal(agent.policy.act(lived.vectors[:, :-1], lived.draws), lived.actions)
+
+
 def test_q_learns_what_every_key_is_worth() -> None:
-    agent, paid = heads(q=True), torch.tensor([0.0, 1, 2, -1, 0.5, 3, -2])
+    agent, paid = heads("q"), torch.tensor([0.0, 1, 2, -1, 0.5, 3, -2])
     assert agent.q is not None
     optimizer = torch.optim.Adam(agent.q.parameters(), 1e-2)
     for seed in range(200):
