@@ -29,6 +29,7 @@ from ..world_models.training.config import StageConfig
 from ..world_models.world import World
 from .agent import Agent
 from .cloning import Recorded, check_recorded, cloning_training, imitate
+from .films import filmed
 from .frame_stack import FrameStack
 from .imagined_batch import check_states, tokens_of
 from .real_evaluation import RealEvaluation
@@ -58,6 +59,7 @@ def train_with_sb3(
     imitating: StageConfig | None = None,
     trials: RealTrials | None = None,
     seed: int = 0,
+    film_every: int = 25_000,
     stop_after: int | None = None,
     about: dict[str, Any] | None = None,
     watch: Watch = lambda progress, watched: None,
@@ -83,6 +85,7 @@ def train_with_sb3(
         imitating: steps, batch size, learning rate of that.
         trials: in the real world, at so many imagined steps; none by default.
         seed: of everything random.
+        film_every: imagined steps between strips of imagined lives.
         stop_after: end after this step, as an interruption would.
         about: where the agent comes from, kept with it.
         watch: called after every step of all environments.
@@ -112,10 +115,12 @@ def train_with_sb3(
     digest = hashlib.sha256(told.encode())
     for array in contexts.experience():
         digest.update(array.tobytes())
-    learning = Learning(f"{algorithm} in imagination", out, digest.hexdigest()[:16], config.whole(algorithm, steps),
-                        config.checkpoint_every, stop_after, watch)  # fmt: skip
     with closing(VecMonitor(imagined)) as envs:
         model = _model(shape, envs, config, steps, seed, str(world.device))
+        acting = heads_of(model, world.actions, config).policy
+        learning = Learning(f"{algorithm} in imagination", out, digest.hexdigest()[:16], config.whole(algorithm, steps),
+                            config.checkpoint_every, stop_after, watch,
+                            lambda: filmed(world, contexts, acting, time_limit), film_every)  # fmt: skip
 
         def begin(heads: Sb3Heads) -> None:
             if imitated is not None:

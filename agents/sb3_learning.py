@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -9,7 +10,8 @@ from threading import Event
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Image, configure
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..world_models.training.fit import Diverged, Progress, interruptible
@@ -33,6 +35,8 @@ class Learning:
         checkpoint_every: steps between checkpoints.
         stop_after: end after this step, as an interruption would.
         watch: called after every step of all environments.
+        film: strips (H, W, 3) uint8 of what is lived in imagination, see `films.strips`; None: nothing is to be seen.
+        film_every: steps between them.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Learning:
     checkpoint_every: int
     stop_after: int | None
     watch: Watch
+    film: Callable[[], Tensor] | None = None
+    film_every: int = 25_000
 
     @property
     def checkpoint(self) -> Path:
@@ -79,11 +85,12 @@ def learn(model: BaseAlgorithm, learning: Learning, evaluation: RealEvaluation |
     model.set_logger(configure(str(learning.out / "tensorboard"), ["tensorboard"]))
     with interruptible() as interrupted:
         keeper = _Keeper(learning, path, interrupted, model.num_timesteps)
+        shown = _Shown(learning, model.num_timesteps)
         try:
             if model.num_timesteps < learning.steps:
                 model.learn(
                     learning.steps - model.num_timesteps,
-                    callback=[keeper] if evaluation is None else [keeper, evaluation],
+                    callback=[keeper, shown] if evaluation is None else [keeper, shown, evaluation],
                     log_interval=_DQN_LOGS if hasattr(model, "replay_buffer") else 1,
                     reset_num_timesteps=False,
                 )
@@ -149,3 +156,34 @@ class _Keeper(BaseCallback):
     def _diverged(self, model: BaseAlgorithm, why: str) -> Diverged:
         kept = f"The checkpoint of step {self._saved} is kept" if self._path.exists() else "There is no checkpoint yet"
         return Diverged(f"{self._learning.name} diverged by step {model.num_timesteps}: {why}. {kept}.")
+
+
+class _Shown(BaseCallback):
+    """Curves that Stable-Baselines3 has not: what the critic expects, and pictures of imagined lives."""
+
+    def __init__(self, learning: Learning, step: int) -> None:
+        super().__init__()
+        self._film, self._every, self._filmed = learning.film, learning.film_every, step - 1
+
+    def _on_rollout_start(self) -> None:
+        now = self.num_timesteps
+        if self._film is not None and now // self._every > self._filmed // self._every:
+            self._show()
+            self._filmed = now
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        values = getattr(getattr(self.model, "rollout_buffer", None), "values", None)
+        if values is not None:
+            self.logger.record("rollout/value", float(np.mean(values)))
+
+    def _on_training_end(self) -> None:
+        if self._film is not None:
+            self._show()
+            self.logger.dump(self.num_timesteps)
+
+    def _show(self) -> None:
+        assert self._film is not None
+        self.logger.record("imagined/lives", Image(self._film(), "HWC"))

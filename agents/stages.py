@@ -16,6 +16,7 @@ from ..world_models.training.config import StageConfig
 from ..world_models.training.fit import Progress
 from ..world_models.training.state_space import StateStage
 from .actor_critic import ActorCritic
+from .films import LIVES
 from .imagined_batch import ImaginedBatch, ObservedStarts, perceived_anew, roll_out
 
 Watch = Callable[[Progress, dict[str, float]], None]
@@ -56,7 +57,7 @@ class ImaginationStage:
         return losses
 
     @torch.no_grad()
-    def film(self, step: int, worlds: int = 4) -> ImaginedBatch:
+    def film(self, step: int, worlds: int = LIVES) -> ImaginedBatch:
         """Imagined lives of the policy as it is, to look at."""
         state = self._starts.draw(worlds, self._seed + 1, step)
         return roll_out(self.world, state, self._agent.policy, self._agent.config.horizon, films=worlds)
@@ -114,7 +115,7 @@ class JointStage(ImaginationStage):
         return losses | own
 
     @torch.no_grad()
-    def film(self, step: int, worlds: int = 4) -> ImaginedBatch:
+    def film(self, step: int, worlds: int = LIVES) -> ImaginedBatch:
         """Imagined lives of the policy as it is, in the world as it is, to look at."""
         state = perceived_anew(self.world, self._starts.draw(worlds, self._seed + 1, step))
         return roll_out(self.world, state, self._agent.policy, self._agent.config.horizon, films=worlds)

@@ -29,12 +29,11 @@ from ..world_models.world_model import WorldModel
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
 from .cloning import Recorded, check_recorded, cloning_training, imitate
+from .films import strips
 from .imagined_batch import ObservedStarts, check_states, tokens_of
 from .stages import ImaginationStage, JointStage, Watch
 from .stored import perception
 from .trials import RealTrials
-
-_FILM_EVERY = 500
 
 
 def agent_training(steps: int = 3000) -> StageConfig:
@@ -55,7 +54,7 @@ def train_in_imagination(
     trials: RealTrials | None = None,
     seed: int = 0,
     checkpoint_every: int = 250,
-    film_every: int = _FILM_EVERY,
+    film_every: int = 500,
     stop_after: int | None = None,
     about: dict[str, Any] | None = None,
     watch: Watch = lambda progress, watched: None,
@@ -142,7 +141,8 @@ def train_in_imagination(
                 for name, number in stage.watched.items():
                     log.add_scalar(f"imagined/{name}", number, progress.step)
             if progress.step % film_every == 0 or progress.step == progress.steps:
-                log.add_image("imagined/lives", _strips(stage, progress.step), progress.step, dataformats="HWC")
+                lives = strips(world, stage.film(progress.step))
+                log.add_image("imagined/lives", lives, progress.step, dataformats="HWC")
             watch(progress, stage.watched)
             if trials is not None and trials.due(progress.step - 1, progress.step):
                 with _averaged(stage.module, progress.average):
@@ -205,14 +205,6 @@ def _states(world: World, cache: TrainingCache, training: StageConfig, seed: int
     latents = encode_cache(world.autoencoder, cache, out / "latents.npy")
     world.state_space.requires_grad_(True)
     return StateStage(world, cache, latents, training, seed)
-
-
-def _strips(stage: ImaginationStage, step: int) -> Tensor:
-    """(H, W, 3) uint8: a row of pictures for each imagined life, as many as fit a screen."""
-    film = stage.film(step)
-    worlds, frames = film.latents.shape[:2]
-    pictures = stage.world.render(film.latents.flatten(0, 1)).unflatten(0, (worlds, frames))
-    return torch.cat([torch.cat([*row], 1) for row in pictures]).cpu()
 
 
 def _fingerprint(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -186,6 +187,39 @@ def test_ctrl_c_saves_what_was_learned(tmp_path: Path) -> None:
     pressed = train(tmp_path / "pressed", watch=lambda progress, watched: seen.append(progress.step))
     assert seen[0] == 132, "the roll-out in flight was finished"
     assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(pressed), strict=True))
+
+
+def test_tensorboard_shows_imagined_lives_and_what_the_critic_expects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    learn_from = PPO.train
+
+    def watched(model: PPO) -> None:
+        seen = torch.from_numpy(model.rollout_buffer.observations).flatten(0, 1)
+        with torch.no_grad():
+            told.append(float(model.policy.predict_values(seen).mean()))
+        learn_from(model)
+
+    monkeypatch.setattr(PPO, "train", watched)
+    shown = train(tmp_path / "shown", film_every=100)
+    monkeypatch.undo()
+    plain = train(tmp_path / "plain", film_every=10**9)
+    assert shown is not None and plain is not None
+    for a, b in zip(parameters(shown), parameters(plain), strict=True):
+        assert torch.equal(a, b), "pictures change nothing"
+    (path,) = (tmp_path / "shown" / "tensorboard").iterdir()
+    events = EventAccumulator(str(path), size_guidance={"images": 0}).Reload()
+    images = events.Images("imagined/lives")
+    # Written with the curves of the roll-out of 32 steps that they came before; the last at the end.
+    assert [image.step for image in images] == [32, 160, 256, 256]
+    assert {(image.height, image.width) for image in images} == {(4 * 36, 13 * 48)}
+    last = iio.imread(images[-1].encoded_image_string)
+    for life in range(4):
+        assert np.array_equal(last[life * 36 : life * 36 + 36, :48], toy_contexts(ARENA).frames[life, -1])
+    assert dict(curve(tmp_path / "shown", "rollout/value")) == {
+        step: pytest.approx(value) for step, value in zip(range(32, 257, 32), told, strict=True)
+    }
 
 
 def test_real_steps_are_counted_and_told_apart(tmp_path: Path) -> None:
