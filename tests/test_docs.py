@@ -186,9 +186,11 @@ name, objective = "mine", GoalPose(goal)
 
 PYTHON = {
     "README.md": Page(
-        {1: REAL, 3: "goal_frame = picture", 4: SEEN},
+        {1: REAL, 3: "goal_frame = picture", 5: SEEN},
         # One plan of twenty takes as long as the rest of the page.
-        {"range(20)": "range(1)", "num_envs=64": "num_envs=4"},
+        {"range(20)": "range(1)", "num_envs=64": "num_envs=4", "nano, 32,": "nano, 2,", "n_steps=32).learn(20_000)":
+         "n_steps=4).learn(8)"},
+        {4: "stable_baselines3"},
         slow=True,
     ),
     "docs/agents.md": Page(
