@@ -106,7 +106,7 @@ class ActorCritic(nn.Module):
         if config.heads.tokens != (tokens is not None):
             raise ConfigError(f"heads.tokens is {config.heads.tokens}, and the tokens given are {tokens}.")
         if config.estimator == "dynamics" and spec.kind == "discrete":
-            raise ConfigError("Keys have no slope to follow through the dynamics: choose estimator='reinforce'.")
+            raise ConfigError("Keys have no slope to follow through the dynamics: choose estimator='reinforce' or 'q'.")
         self.size, self.spec, self.config, self.tokens = size, spec, config, tokens
         self.policy = make_policy(size, spec, config.heads, tokens)
         self.critic = ValueHead(size, config.heads, tokens)

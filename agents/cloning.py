@@ -5,7 +5,7 @@ By itself a baseline that imagines nothing (`clone_behaviour`); also where agent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ConfigError, DataError
-from ..files import write_json
 from ..rollouts.cache import TrainingCache
 from ..rollouts.windows import WindowIndex
 from ..world_models.training.chance import Chance
 from ..world_models.training.config import StageConfig
 from ..world_models.training.fit import Progress, fit
+from ..world_models.training.run_directory import claim
 from ..world_models.world import World
 from .actor_critic import ActorCritic, ActorCriticConfig
 from .agent import Agent
@@ -228,7 +228,7 @@ def clone_behaviour(
         watch: called after every step.
 
     Raises:
-        ConfigError: a world without a state space, or data of other actions or frames.
+        ConfigError: a world without a state space, data of other actions or frames, or ``out`` holds another run.
         DataError: no episode is longer than ``recorded.shortest`` frames, or nothing was ever earned.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
@@ -237,9 +237,9 @@ def clone_behaviour(
     torch.manual_seed(seed)
     tokens = tokens_of(world, config.heads.tokens)
     heads = ActorCritic(world.state_size, world.actions, config, tokens).to(world.device)
+    key = f"{training.fingerprint()}-{perception(world)}-{seed}-{recorded.to_json()}-{asdict(config.heads)}"
+    claim(out, key)
     stage = CloningStage(heads, recorded.choices(world, seed, watch=watch), training, seed)
-    key = f"{training.fingerprint()}-{perception(world)}-{seed}-{recorded.to_json()}"
-    write_json(out / "run.json", {"fingerprint": key})
     average, finished = fit(
         stage, training, out / "cloning.safetensors", key, precision="float32",
         checkpoint_every=checkpoint_every, stop_at=stop_after, after_step=lambda progress: watch(progress, {}),

@@ -20,6 +20,7 @@ from ..files import replacing
 from ..planning import Plan
 from ..world_models.training.config import StageConfig
 from ..world_models.training.fit import Progress, fit
+from ..world_models.training.run_directory import claim
 from ..world_models.world import World
 from .actor_critic import ActorCritic
 from .agent import Agent
@@ -27,7 +28,6 @@ from .cloning import Choices, CloningStage
 from .imagined_batch import ObservedStarts
 from .planning import PlanSearch, objective_of
 from .stages import Watch
-from .training import claim
 
 _PLANNED_AT_ONCE = 16
 

@@ -73,7 +73,7 @@ class Ledger:
         self._path, self._decides, self._about = path, json.loads(json.dumps(decides, default=str)), about
         self.stages: list[StageRecord] = []
         if path.exists():
-            data = json.loads(path.read_text())
+            data = _read(path)
             before, now = _flat(data["decides"]), _flat(self._decides)
             if differing := [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]:
                 key = differing[0]
@@ -136,6 +136,16 @@ class Ledger:
         stages = [asdict(stage) for stage in self.stages]
         write_json(self._path, {"decides": self._decides, "stages": stages, **self._about})
         write_bytes(self._path.with_name("report.md"), f"# A run of worldloop\n\n{self}\n".encode())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+        if {"decides", "stages"} <= {*data}:
+            return dict(data)
+    except (ValueError, TypeError):
+        pass
+    raise ConfigError(f"{path.parent} holds something else than such a run; choose another directory.")
 
 
 def clock(seconds: float) -> str:

@@ -26,6 +26,7 @@ from ..envs.explorers import action_spec
 from ..envs.sb3 import ImaginedVecEnv
 from ..errors import ConfigError
 from ..world_models.training.config import StageConfig
+from ..world_models.training.run_directory import claim
 from ..world_models.world import World
 from .agent import Agent
 from .cloning import Recorded, check_recorded, cloning_training, imitate
@@ -38,7 +39,6 @@ from .sb3_heads import ALGORITHMS, Sb3Heads, Sb3Shape, check_actions, heads_of
 from .sb3_learning import Learning, learn
 from .stages import Watch
 from .stored import perception
-from .training import claim
 from .trials import MakeEnv, RealTrials
 
 _LEAST_SIDE = 36

@@ -163,6 +163,8 @@ class TrainAgentConfig:
         counts = (self.starts, self.context, self.samples, self.imagined_steps, self.time_limit, self.real_steps)
         if min(counts) < 1:
             raise ConfigError("starts, context, samples, imagined_steps, time_limit and real_steps are at least 1.")
+        if min(self.training.steps, self.cloning.steps) < 1:
+            raise ConfigError("Steps of training and cloning are at least 1; --no-imitate leaves out imitating.")
         if min(self.beginnings, self.stopped) < 0 or not self.beginnings + self.stopped <= 1:
             raise ConfigError(f"beginnings and stopped are shares, 0 … 1; got {self.beginnings} and {self.stopped}.")
         if self.shortest is not None and not 1 <= self.shortest <= self.context:

@@ -17,12 +17,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..envs.contexts import Contexts
 from ..errors import ConfigError
-from ..files import write_json
 from ..rollouts.cache import TrainingCache
 from ..world_models.storage import read_world, save_world
 from ..world_models.training.autoencoder import encode_cache
 from ..world_models.training.config import StageConfig
 from ..world_models.training.fit import Progress, fit
+from ..world_models.training.run_directory import claim
 from ..world_models.training.state_space import StateStage
 from ..world_models.world import World
 from ..world_models.world_model import WorldModel
@@ -222,15 +222,3 @@ def _fingerprint(
         digest.update(array.tobytes())
     digest.update(("" if joint is None else joint.fingerprint).encode())
     return digest.hexdigest()[:16]
-
-
-def claim(out: Path, key: str) -> None:
-    """Make ``out`` the directory of the run with this fingerprint.
-
-    Raises:
-        ConfigError: it holds another run.
-    """
-    path = out / "run.json"
-    if path.exists() and json.loads(path.read_text()).get("fingerprint") != key:
-        raise ConfigError(f"{out} holds a run of another configuration, world or data; choose another directory.")
-    write_json(path, {"fingerprint": key})

@@ -304,4 +304,8 @@ def test_cloning_learns_what_was_done_next_and_not_what_was_done_before(
     with pytest.raises(ConfigError, match="other actions"):
         clone_behaviour(ToyWorld(replace(ARENA, actions=AXES)), Recorded(walks), tmp_path, SMALL, training)
     with pytest.raises(DataError, match="more earned than lost"):
-        clone_behaviour(world, Recorded(walks, rewarded=True), tmp_path, SMALL, training)
+        clone_behaviour(world, Recorded(walks, rewarded=True), tmp_path / "rewarded", config, training)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="another configuration"):
+        clone_behaviour(world, Recorded(walks, 299, context=3), tmp_path, config, training)
+    assert all(path.read_bytes() == held for path, held in before.items()), "what another run has there stays"

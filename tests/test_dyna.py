@@ -186,6 +186,11 @@ def test_a_ledger_adds_up_the_time_of_all_sessions_and_does_nothing_twice(tmp_pa
     assert "| 0 | work | 0:00:00 | 3 | 3 | three things |" in str(again)
     with pytest.raises(ConfigError, match=r"a\.b is 1 there and 2 here"):
         Ledger(path, {"a": {"b": 2}}, {})
+    for other in ('{"fingerprint": "of a training"}', "[1, 2]", "{"):
+        path.write_text(other)
+        with pytest.raises(ConfigError, match="something else"):
+            Ledger(path, {"a": {"b": 1}}, {})
+        assert path.read_text() == other
     assert clock(3723.4) == "1:02:03"
 
 

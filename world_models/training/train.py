@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ...errors import ConfigError, DataError
-from ...files import write_json
 from ...rollouts.cache import TrainingCache
 from ...rollouts.store import open_dataset
 from ..config import preset
@@ -32,6 +31,7 @@ from .dynamics import DynamicsStage
 from .error import ErrorStage
 from .fit import Progress, Stage, fit
 from .heads import HeadsStage, stopped_again
+from .run_directory import claim
 from .state_space import StateStage
 from .state_validation import StateScores
 from .validation import Recollection, Validation, validate
@@ -260,14 +260,8 @@ class _Run:
         return average if finished else None
 
     def _claim(self) -> None:
-        path = self.config.out / "run.json"
-        if path.exists() and json.loads(path.read_text()).get("fingerprint") != self.fingerprint:
-            raise ConfigError(
-                f"{self.config.out} holds a run of another configuration or other data; choose another --out, "
-                "or repeat the command in its run.json."
-            )
         config = json.loads(json.dumps(asdict(self.config), default=str))
-        write_json(path, {"fingerprint": self.fingerprint, "command": self.command, "config": config})
+        claim(self.config.out, self.fingerprint, {"command": self.command, "config": config})
 
     def _after_step(self, progress: Progress, validation: Validation | None = None) -> None:
         if progress.step % 10 == 0 or progress.step == progress.steps:
