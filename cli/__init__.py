@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..errors import WorldloopError
-from .console import ERROR
+from .console import ERROR, plain_warnings, tell_error
 from .data import Collect, Gather, Minari, do_collect, do_gather, do_minari
 from .doctor import Doctor, do_doctor
 from .evaluating import Evaluate, do_evaluate
@@ -41,9 +41,10 @@ def main() -> None:
     }  # fmt: skip
     try:
         verb = tyro.cli(Verb, config=(tyro.conf.OmitSubcommandPrefixes,), prog="worldloop", description=DESCRIPTION)
-        actions[type(verb)](verb)
+        with plain_warnings():
+            actions[type(verb)](verb)
     except (WorldloopError, OSError) as error:
-        ERROR.print(f"[bold red]error:[/] {error}")
+        tell_error(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         ERROR.print("Stopped. Everything finished so far is kept; the same command goes on from there.")

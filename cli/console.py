@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +23,32 @@ from rich.progress import (
 _SILENCE = 30.0
 ERROR = Console(stderr=True, highlight=False, soft_wrap=True)
 OUT = Console(highlight=False, soft_wrap=True)
+
+
+def tell_error(error: Exception) -> None:
+    """One sentence, as it is."""
+    ERROR.print(f"[bold red]error:[/] {escape(str(error))}")
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Meanwhile worldloop's own warnings are a sentence each, without the place in the code that they come from."""
+    shown, here = warnings.showwarning, str(Path(__file__).parent.parent)
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        if category is UserWarning and filename.startswith(here):
+            ERROR.print(f"[bold yellow]warning:[/] {escape(str(message))}")
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 class Bars:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from test_training import record
 from worldloop import cli
 from worldloop.envs.doom_rooms.env import DoomRoomsEnv
 from worldloop.envs.imagined import ImaginedEnv
+from worldloop.errors import ConfigError
 from worldloop.rollouts.store import open_dataset
 from worldloop.world_models.config import preset
 from worldloop.world_models.storage import save_world
@@ -72,6 +74,28 @@ def assert_refused(result: tuple[int, str], *patterns: str) -> None:
     assert status == 1, told
     assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].endswith("."), told
     assert all(re.search(pattern, lines[0]) for pattern in patterns), lines[0]
+
+
+def test_errors_and_warnings_are_told_word_for_word_and_a_warning_without_a_place(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def doctor(verb: object) -> None:
+        warnings.warn_explicit("Nothing in [bold] was paid.", UserWarning, cli.__file__, 7)
+        warnings.warn_explicit("Of somebody else.", UserWarning, "/elsewhere/their.py", 7)
+        raise ConfigError("There is no [task].")
+
+    shown = warnings.showwarning
+    monkeypatch.setattr(cli, "do_doctor", doctor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *words: print(f"{words[2]}:{words[3]}: {words[0]}", file=sys.stderr)
+        status, told = run("doctor")
+    assert status == 1 and told.splitlines() == [
+        "warning: Nothing in [bold] was paid.",
+        "/elsewhere/their.py:7: Of somebody else.",
+        "error: There is no [task].",
+    ]
+    assert warnings.showwarning is shown
 
 
 def test_worlds_that_are_not_there_or_damaged(run: Run, world: Path, tmp_path: Path) -> None:
