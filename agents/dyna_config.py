@@ -84,7 +84,7 @@ class DynaAgent:
     motions: Motions | None = TrainAgentConfig.motions
     """Where actions lead: to the likeliest place, or drawn; default: drawn, if the world knows more than that."""
     curiosity: float = TrainAgentConfig.curiosity
-    """With sb3, in video: reward of an imagined step that shows what memory has not."""
+    """In video: reward of an imagined step that shows what memory has not."""
     imagined_steps: int = TrainAgentConfig.imagined_steps
     """With sb3: steps in all imagined environments together."""
     time_limit: int = TrainAgentConfig.time_limit

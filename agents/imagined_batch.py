@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..envs.contexts import Contexts
 from ..errors import ConfigError
+from ..world_models.evidence import novelty
 from ..world_models.noise import hash64, uniform
 from ..world_models.state import WorldState
 from ..world_models.state_space import CARRIED
@@ -128,7 +129,9 @@ def perceived_anew(world: World, state: WorldState) -> WorldState:
     return world.adopt(replace(state, carried=carried))
 
 
-def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films: int = 0) -> ImaginedBatch:
+def roll_out(
+    world: World, state: WorldState, policy: Acts, horizon: int, films: int = 0, curiosity: float = 0.0
+) -> ImaginedBatch:
     """``horizon`` steps of B worlds under a policy, which sees states without gradient.
 
     A world's actions are drawn by its seed and step, so that it lives the same life in a batch and alone. Gradients
@@ -140,16 +143,19 @@ def roll_out(world: World, state: WorldState, policy: Acts, horizon: int, films:
         policy: chooses actions.
         horizon: H.
         films: F, worlds whose latents are kept.
+        curiosity: added to the reward of every step, times how new to memory the place is that it leads to, see
+            `novelty`; needs a world that remembers what it imagines.
     """
     vectors, actions, rewards, continues, unsure, drawn = [world.encode_state(state)], [], [], [], [], []
     latents = [state.latents[:films, -1]]
     for _ in range(horizon):
         drawn.append(draws(state, world.actions.n))
         action = policy.act(vectors[-1].detach(), drawn[-1])
-        state, step = world.imagine(state, action)
+        before = state
+        state, step = world.imagine(before, action)
         vectors.append(world.encode_state(state))
         actions.append(action)
-        rewards.append(step.reward)
+        rewards.append(step.reward + curiosity * novelty(before, step.pose) if curiosity else step.reward)
         continues.append(step.continues)
         unsure.append(step.uncertainty)
         latents.append(step.latents[:films])

@@ -31,6 +31,7 @@ class ImaginationStage:
         starts: where roll-outs begin, in the world they are imagined in.
         training: steps and batch size.
         seed: of every random choice.
+        curiosity: reward of showing what memory has not, see `roll_out`.
 
     Attributes:
         world: where it is imagined.
@@ -39,9 +40,12 @@ class ImaginationStage:
 
     name = "agent"
 
-    def __init__(self, agent: ActorCritic, starts: ObservedStarts, training: StageConfig, seed: int) -> None:
+    def __init__(
+        self, agent: ActorCritic, starts: ObservedStarts, training: StageConfig, seed: int, curiosity: float = 0.0
+    ) -> None:
         self.world = starts.world
         self._agent, self._starts, self._training, self._seed = agent, starts, training, seed
+        self._curiosity = curiosity
         self.module: nn.Module = agent
         self.watched: dict[str, float] = {}
 
@@ -52,7 +56,9 @@ class ImaginationStage:
         state = self._starts.draw(self._training.batch_size, self._seed, step)
         along_dynamics = self._agent.config.estimator == "dynamics"
         with torch.set_grad_enabled(along_dynamics):
-            batch = roll_out(self.world, state, self._agent.policy, self._horizon(step))
+            batch = roll_out(
+                self.world, state, self._agent.policy, self._horizon(step), curiosity=self._curiosity
+            )
         losses, self.watched = self._agent.losses(batch)
         return losses
 

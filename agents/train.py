@@ -50,7 +50,7 @@ def imagined_actor_critic() -> ActorCriticConfig:
 
 def imagined_training() -> StageConfig:
     """Its steps: little more than 100 000 imagined ones in all."""
-    return replace(agent_training(240), batch_size=32, learning_rate=3e-4)
+    return replace(agent_training(240), batch_size=32, ema=0.95)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class TrainAgentConfig:
     """Where actions lead in imagination: to the likeliest place, or drawn; default: drawn, if the world knows more than
     the likeliest."""
     curiosity: float = 0.02
-    """With sb3, in video: reward of a step that shows what memory has not, in imagination alone; less where it shows
-    but little. 0 for none."""
+    """In imagination, in video: reward of a step that shows what memory has not; less where it shows but little. 0 for
+    none."""
     imitate: bool = True
     """In imagination, where there is --data (not DQN): begin with a policy that does what was done in it, and a critic
     that knows what came of it; learned from --samples choices as --cloning says."""
@@ -241,6 +241,7 @@ def _in_imagination(
     if cache is not None and not cache.rewards.any():
         raise ConfigError(f"Nothing is ever paid in {config.data}: an agent has nothing to learn from it.")
     contexts, trials = _contexts(world, dataset, cache, config), _trials(world, config)
+    curiosity = config.curiosity if config.imagination == "video" else 0.0
     imitates = config.imitate and (config.method, config.algorithm) != ("sb3", "DQN")
     imitated = _recorded(cache, config) if imitates and cache is not None else None
     if config.method == "sb3":
@@ -249,15 +250,14 @@ def _in_imagination(
 
         return train_with_sb3(
             world, contexts, config.out, config.algorithm, config.imagined_steps, config.time_limit, config.sb3,
-            curiosity=config.curiosity if config.imagination == "video" else 0.0,
-            imitated=imitated, imitating=config.cloning,
-            trials=trials, seed=config.seed, stop_after=config.stop_after, about=about, watch=watch,
+            curiosity=curiosity, imitated=imitated, imitating=config.cloning, trials=trials,
+            seed=config.seed, stop_after=config.stop_after, about=about, watch=watch,
         )  # fmt: skip
     return train_in_imagination(
         world, contexts, config.out, config.agent, config.training,
-        joint=cache if config.joint else None, imitated=imitated, imitating=config.cloning, trials=trials,
-        seed=config.seed, checkpoint_every=config.checkpoint_every, stop_after=config.stop_after, about=about,
-        watch=watch,
+        joint=cache if config.joint else None, imitated=imitated, imitating=config.cloning, curiosity=curiosity,
+        trials=trials, seed=config.seed, checkpoint_every=config.checkpoint_every, stop_after=config.stop_after,
+        about=about, watch=watch,
     )  # fmt: skip
 
 

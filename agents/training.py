@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from ..envs.contexts import Contexts
+from ..envs.imagination import check_curiosity
 from ..errors import ConfigError
 from ..rollouts.cache import TrainingCache
 from ..world_models.storage import read_world, save_world
@@ -51,6 +52,7 @@ def train_in_imagination(
     joint: TrainingCache | None = None,
     imitated: Recorded | None = None,
     imitating: StageConfig | None = None,
+    curiosity: float = 0.0,
     trials: RealTrials | None = None,
     seed: int = 0,
     checkpoint_every: int = 250,
@@ -74,6 +76,7 @@ def train_in_imagination(
         imitated: what was done in these recordings, and what came of it, is where policy and critic begin, see
             `imitate`; default: with nothing.
         imitating: how that is learned; default: `cloning_training`.
+        curiosity: reward of imagined steps that show what memory has not, see `roll_out`.
         trials: of the moving average in the real world, at so many training steps; none by default.
         seed: of everything random.
         checkpoint_every: steps between checkpoints.
@@ -87,26 +90,28 @@ def train_in_imagination(
 
     Raises:
         ConfigError: an estimator that does not fit the actions or the world, a world without a state space, starts or
-            recordings of another world, or ``out`` holds another run.
+            recordings of another world, curiosity in a world that does not remember what it imagines, or ``out`` holds
+            another run.
         DataError: there is nothing to imitate.
         Diverged: a loss became NaN; the last checkpoint is kept.
     """
     config, training = config or ActorCriticConfig(), training or agent_training()
     check_states(world)
+    check_curiosity(curiosity, world)
     if joint is not None:
         _check_joint(world, joint)
     torch.manual_seed(seed)
     tokens = tokens_of(world, config.heads.tokens)
     heads = ActorCritic(world.state_size, world.actions, config, tokens).to(world.device)
     starts = ObservedStarts(world, contexts)
-    key = _fingerprint(world, contexts, config, training, seed, joint)
+    key = _fingerprint(world, contexts, config, training, seed, joint) + (f" {curiosity}" if curiosity else "")
     imitating = imitating or cloning_training()
     if imitated is not None:
         check_recorded(world, imitated)
         key += f" {imitated.to_json()} {imitating.fingerprint()}"
     claim(out, key)
     stage = (
-        ImaginationStage(heads, starts, training, seed)
+        ImaginationStage(heads, starts, training, seed, curiosity)
         if joint is None
         else JointStage(heads, starts, _states(world, joint, training, seed, out), training, seed)
     )

@@ -95,11 +95,7 @@ class Imagination:
             raise ConfigError(f"max_uncertainty is above 0, 'calibrated', or None for no limit; got {limit!r}.")
         self.world = _load(world, device, overrides or {})
         check_uncertainty(uncertainty, uncertainty_samples, self.world)
-        if curiosity and not (curiosity > 0 and _remembers_imagined(self.world)):
-            raise ConfigError(
-                "curiosity is above 0, or 0 for none, and needs a world that remembers what it imagines: with a "
-                "long-term memory, and in video."
-            )
+        check_curiosity(curiosity, self.world)
         self._starts = Starts(self.world, contexts)
         self.contexts = self._starts.contexts
         self.max_episode_steps = max_episode_steps
@@ -303,9 +299,18 @@ def draw_seed(generator: np.random.Generator) -> int:
     return int(generator.integers(2**63 - 1))
 
 
-def _remembers_imagined(world: World) -> bool:
-    state_space = isinstance(world, WorldModel) and world.config.imagination == "state"
-    return not state_space and world.start(1).memory is not None
+def check_curiosity(curiosity: float, world: World) -> None:
+    """Refuse to pay for what is new where nothing remembers it.
+
+    Raises:
+        ConfigError: less than 0, or a world that does not remember what it imagines.
+    """
+    in_state_space = isinstance(world, WorldModel) and world.config.imagination == "state"
+    if curiosity and (not curiosity > 0 or in_state_space or world.start(1).memory is None):
+        raise ConfigError(
+            "curiosity is above 0, or 0 for none, and needs a world that remembers what it imagines: with a "
+            "long-term memory, and in video."
+        )
 
 
 def _load(world: str | Path | World, device: str, overrides: dict[str, Any]) -> World:

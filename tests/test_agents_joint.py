@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,38 @@ def test_an_agent_acts_the_same_whichever_way_its_world_imagines() -> None:
             actions.append(action)
         chosen.append(actions)
     assert chosen[0] == chosen[1] and len({*chosen[0]}) == SPEC.n
+
+
+def test_curiosity_pays_imagined_lives_for_what_is_new_to_memory_and_changes_nothing_else(data: Path) -> None:
+    world, starts = made("video"), contexts(data)
+    torch.manual_seed(0)
+    policy = ActorCritic(world.state_size, SPEC, SMALL).policy
+    torch.nn.init.normal_(policy.net[-1].weight, std=0.2)  # type: ignore[union-attr, index, arg-type]
+    state = starts.observed(world, world.start(2), np.arange(2))
+    with torch.no_grad():
+        plain, curious = (roll_out(world, state, policy, 8, curiosity=price) for price in (0.0, 0.5))
+        known = [[*starts.poses[row]] for row in range(2)]
+        for t in range(8):
+            state, step = world.imagine(state, plain.actions[:, t])
+            for row in range(2):
+                pose = step.pose[row].numpy()
+                apart = [
+                    math.hypot(math.dist(pose[:3], there[:3]) / 80, turned(pose[3] - there[3]) / (math.pi / 4))
+                    for there in known[row]
+                ]
+                bonus = float(curious.rewards[row, t] - plain.rewards[row, t])
+                assert bonus == pytest.approx(0.5 * min(1, *apart), abs=1e-3)
+                known[row].append(pose)
+    for name in ("vectors", "actions", "continues"):
+        assert torch.equal(getattr(plain, name), getattr(curious, name))
+    assert float((curious.rewards - plain.rewards).max()) > 0.05
+    with pytest.raises(ConfigError, match="remembers what it imagines"):
+        train_in_imagination(made("state"), starts, data / "run", SMALL, TRAINING, curiosity=0.1)
+
+
+def turned(angle: float) -> float:
+    """How far, in radians; pitch is 0 on these walks."""
+    return abs((angle + math.pi) % (2 * math.pi) - math.pi)
 
 
 @pytest.mark.parametrize("way", ["state", "video", "joint", "cloning"])
