@@ -440,7 +440,8 @@ class Broken(ToyWorld):
 
     def imagine(self, state, actions, pose=None):
         after, step = super().imagine(state, actions, pose)
-        late = len(self.imagined_batches) > 40
+        # Twelve are those of the first picture of imagined lives.
+        late = len(self.imagined_batches) > 12 + 40
         return after, replace(step, reward=torch.full_like(step.reward, float("nan"))) if late else step
 
 
