@@ -186,10 +186,12 @@ class ActorCritic(nn.Module):
         if self.q is None:
             return likely * (returns - values)
         with given_parameters(self.q):
-            told = self.q.value(given, actions)
             if self.spec.kind == "discrete":
-                expected = (self.policy.probabilities(given) * self.q.of_keys(given)).sum(-1)
+                worth = self.q.of_keys(given)
+                told = worth.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+                expected = (self.policy.probabilities(given) * worth).sum(-1)
             else:
+                told = self.q.value(given, actions)
                 expected = self.q.value(given, self.policy.act(given, batch.draws))
         return expected + likely * (returns - told)
 

@@ -33,13 +33,16 @@ def tell_error(error: Exception) -> None:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Meanwhile worldloop's own warnings are a sentence each, without the place in the code that they come from."""
-    shown, here = warnings.showwarning, str(Path(__file__).parent.parent)
+    shown, here = warnings.showwarning, Path(__file__).parent.parent
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int,
         file: TextIO | None = None, line: str | None = None,
     ) -> None:  # fmt: skip
-        if category is UserWarning and filename.startswith(here):
+        # An environment of other packages may lie in a checkout, too.
+        place = Path(filename)
+        ours = place.is_relative_to(here) and "site-packages" not in place.relative_to(here).parts
+        if category is UserWarning and ours:
             ERROR.print(f"[bold yellow]warning:[/] {escape(str(message))}")
         else:
             shown(message, category, filename, lineno, file, line)

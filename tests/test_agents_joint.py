@@ -298,6 +298,9 @@ def test_configurations_that_contradict_themselves_are_refused(data: Path, tmp_p
         replace(config, method="cloning")
     with pytest.raises(ConfigError, match="in state space"):
         replace(config, joint=True, data=data / "train", imagination="video")
+    for nothing in ({"training": replace(TRAINING, steps=0)}, {"cloning": replace(TRAINING, steps=0)}):
+        with pytest.raises(ConfigError, match="at least 1"):
+            replace(config, **nothing)
     with pytest.raises(ConfigError, match="Nothing is ever paid"):
         train_agent(replace(config, data=data / "unpaid"))
     with pytest.raises(DataError, match="no file of recorded contexts"):
